@@ -1,0 +1,49 @@
+from .analytic import Empirical, Gaussian, GaussianMixture
+from .ddpm import DDPM
+from .denoiser import Denoiser, clip, dynamic_threshold, from_callable
+from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
+from .grids import GRIDS, make_grid
+from .model import Model, load_model
+from .noise import SeededNoise
+from .samplers import SAMPLERS, Result, Row, Table, encode, sample
+from .schedule import NoiseSchedule
+from .sde import EDM, SDE, VESDE, VPSDE, CosineVPSDE, RectifiedFlow, SubVPSDE
+from .sdes import SDES
+
+__version__: str
+
+__all__ = [
+    "DDPM",
+    "EDM",
+    "GRIDS",
+    "SAMPLERS",
+    "SDE",
+    "SDES",
+    "VESDE",
+    "VPSDE",
+    "BadInput",
+    "CosineVPSDE",
+    "Denoiser",
+    "Empirical",
+    "Gaussian",
+    "GaussianMixture",
+    "Model",
+    "NoiseSchedule",
+    "OutputError",
+    "RectifiedFlow",
+    "Result",
+    "Row",
+    "SeededNoise",
+    "SolverFailure",
+    "SubVPSDE",
+    "Table",
+    "TrainingStopped",
+    "__version__",
+    "clip",
+    "dynamic_threshold",
+    "encode",
+    "from_callable",
+    "load_model",
+    "make_grid",
+    "sample",
+]

@@ -1,0 +1,87 @@
+"""Checkpoints: one safetensors file whose header holds the JSON; written atomically, never unpickled, checked at load.
+
+Tensor names are ``group/name``; the groups in use are ``ema``, ``raw`` (weights) and ``opt`` (optimiser state). The
+header's JSON says everything else: format, config, scaler, step, and the SHA-256 of all tensor bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from scoresde.errors import BadInput, OutputError
+
+FORMAT = 1
+
+
+def digest(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary file beside it, flushed to disk, then renamed."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+
+
+def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
+    """Write tensors and their JSON ``info`` as one file, atomically."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = {"format": FORMAT, "sha256": digest(tensors), **info}
+    write_atomically(path, save(tensors, metadata={"scoresde": json.dumps(header)}))
+
+
+def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read (tensors, info). A file that is missing, truncated, altered or not ours is refused in one line."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"checkpoint {str(path)!r}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"checkpoint {str(path)!r}: not a whole safetensors file ({error})") from None
+    if "scoresde" not in metadata:
+        raise BadInput(
+            f"checkpoint {str(path)!r}: safetensors, but not written by scoresde (use scoresde.from_callable)"
+        )
+    info = json.loads(metadata["scoresde"])
+    if info.get("format") != FORMAT:
+        raise BadInput(f"checkpoint {str(path)!r}: format {info.get('format')!r}, this version reads {FORMAT}")
+    if info.get("sha256") != digest(tensors):
+        raise BadInput(f"checkpoint {str(path)!r}: its content does not match its SHA-256; it was altered or damaged")
+    return tensors, info
+
+
+def group(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one group, without the prefix."""
+    return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+
+def prefixed(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `group`."""
+    return {f"{name}/{key}": tensor for key, tensor in tensors.items()}

@@ -1,0 +1,108 @@
+"""The typed configuration of a training run, read from YAML; an unknown key names the nearest known one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scoresde.errors import BadInput, choose, nearest
+
+T = TypeVar("T")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(_Strict):
+    """What to train on: a name or path for `scoresde.data.load`, its options, and how it is scaled."""
+
+    name: str
+    split: str = "train"
+    scaler: Literal["image", "standard", "unit", "none"] = "standard"
+    options: dict[str, Any] = {}
+
+
+class Train(_Strict):
+    """How to train: everything that decides the weights, beside the data and the network."""
+
+    steps: int = Field(10_000, ge=1)
+    batch_size: int = Field(128, ge=1)
+    lr: float = Field(1e-3, gt=0)
+    warmup: int = Field(200, ge=0)
+    decay: Literal["none", "cosine"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.999, ge=0, lt=1)
+    weighting: str = "simple"
+    index_times: bool = False
+    label_dropout: float = Field(0.1, ge=0, le=1)
+    flip: bool = False
+    precision: Literal["float32", "bf16"] = "float32"
+    seed: int = Field(0, ge=0)
+    checkpoint_every: int = Field(500, ge=1)
+
+
+class Config(_Strict):
+    """One run: data, SDE, network, what it predicts, and how it is trained."""
+
+    data: Data
+    sde: dict[str, Any] = {"name": "vp"}
+    network: dict[str, Any]
+    prediction: str = "eps"
+    time: str = "1000t"
+    train: Train = Field(default_factory=lambda: Train.model_validate({}))
+
+
+def parse_config(values: Any, source: str = "config") -> Config:
+    """Validate a nested mapping as a `Config`; the first fault is a one-line BadInput."""
+    if not isinstance(values, Mapping):
+        raise BadInput(f"{source}: a mapping of data, sde, network, prediction, time, train is needed")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = [str(part) for part in fault["loc"]]
+        where = ".".join(place)
+        if fault["type"] == "extra_forbidden":
+            sections: dict[str, type[BaseModel]] = {"data": Data, "train": Train}
+            model = sections[place[0]] if len(place) > 1 else Config
+            known, key = list(model.model_fields), place.pop()
+            raise BadInput(
+                f"{source}: unknown key {where!r}: choose from {', '.join(known)}{nearest(key, known)}"
+            ) from None
+        raise BadInput(f"{source}: {where} = {fault['input']!r}: {fault['msg'].lower()}") from None
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and validate a YAML config file."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"config {str(path)!r}: no such file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"config {str(path)!r}: not YAML ({str(error).splitlines()[0]})") from None
+    return parse_config(values, str(path))
+
+
+def construct(what: str, registry: Mapping[str, Callable[..., T]], spec: Mapping[str, Any], *args: Any) -> T:
+    """Build ``registry[spec["name"]](*args, **rest of spec)``; unknown names and options teach the known ones."""
+    options = dict(spec)
+    name = str(options.pop("name", ""))
+    build = registry[choose(what, name, registry)]
+    known = list(inspect.signature(build).parameters)[len(args) :]
+    for key in options:
+        if key not in known:
+            raise BadInput(
+                f"unknown option {key!r} of {what} {name!r}: choose from {', '.join(known)}{nearest(key, known)}"
+            )
+    try:
+        return build(*args, **options)
+    except TypeError as error:
+        raise BadInput(f"{what} {name!r}: {error}") from None

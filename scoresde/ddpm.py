@@ -1,0 +1,141 @@
+"""DDPM as a discretised VP-SDE: the chain of betas is a set of knots of a variance-preserving SDE.
+
+Step n of N sits at t = (n + 1)/N; between knots log ᾱ is linear in t, that is β(t) is constant over a step. Then
+
+    betas linspace(β_min/N, β_max/N, N)   ↔   `VPSDE`(β_min, β_max)
+
+agree as N grows: log ᾱ(1) differs by Σ β_n²/2 + O(1/N²) = 67.0/N for (0.1, 20) (Song et al. 2021, appendix B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde.errors import BadInput, choose
+from scoresde.sde import SDE, VPSDE, Chain
+
+# Named betas of the literature for N steps; linear and scaled-linear keep their continuous limit as N changes.
+BETAS = {
+    "linear": lambda N: np.linspace(0.1 / N, 20.0 / N, N),  # Ho et al. 2020 at N = 1000
+    "scaled-linear": lambda N: np.linspace(math.sqrt(0.85 / N), math.sqrt(12.0 / N), N) ** 2,  # Rombach et al. 2022
+    "cosine": lambda N: _from_alpha_bar(N, lambda t: np.cos(0.5 * np.pi * (t + 0.008) / 1.008) ** 2),  # Nichol 2021
+    "sigmoid": lambda N: _from_alpha_bar(N, _sigmoid_alpha_bar),  # Jabri et al. 2022, start -3, end 3, tau 1
+}
+
+
+def _from_alpha_bar(N: int, alpha_bar: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    bar = alpha_bar(np.linspace(0.0, 1.0, N + 1))
+    return np.minimum(1 - bar[1:] / bar[:-1], 0.999)
+
+
+def _sigmoid_alpha_bar(t: np.ndarray) -> np.ndarray:
+    level = 1 / (1 + np.exp(-np.array([-3.0, 3.0])))
+    return (level[1] - 1 / (1 + np.exp(-(6.0 * t - 3.0)))) / (level[1] - level[0])
+
+
+@dataclass(frozen=True)
+class DDPM(SDE):
+    """The VP-SDE whose knots are a DDPM chain, q(x_n | x_{n-1}) = N(sqrt(1 - β_n) x_{n-1}, β_n I).
+
+    (Ho et al. 2020, eq. 2.)
+
+    >>> import torch, scoresde
+    >>> ddpm = scoresde.DDPM.named("linear")
+    >>> ddpm.N, bool(torch.isclose(ddpm.alpha(torch.tensor(0.001)) ** 2, torch.tensor(1 - 1e-4)))
+    (1000, True)
+    """
+
+    betas: tuple[float, ...]
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        betas = np.asarray(self.betas, dtype=np.float64)
+        if betas.ndim != 1 or not len(betas) or not ((betas > 0) & (betas <= 1)).all() or (betas[:-1] == 1).any():
+            raise BadInput("DDPM: betas must be in (0, 1), the last one at most 1")
+        object.__setattr__(self, "betas", tuple(betas.tolist()))
+        object.__setattr__(self, "t_min", self.t_min or 1 / len(betas))
+
+    @classmethod
+    def named(cls, betas: str = "linear", N: int = 1000, zero_terminal_snr: bool = False) -> DDPM:
+        """A chain of N steps by the name of its betas: linear, scaled-linear, cosine or sigmoid."""
+        if N < 1:
+            raise BadInput(f"DDPM: N = {N!r} must be a positive integer")
+        values = BETAS[choose("betas", betas, BETAS)](N)
+        if (values >= 1).any():
+            raise BadInput(
+                f"DDPM: {betas} betas reach {values.max():.3g} at N = {N}; they must stay below 1: use a larger N"
+            )
+        chain = cls(tuple(values.tolist()))
+        return chain.zero_terminal_snr() if zero_terminal_snr else chain
+
+    @property
+    def N(self) -> int:
+        """The number of steps of the chain."""
+        return len(self.betas)
+
+    @cached_property
+    def alpha_bar(self) -> np.ndarray:
+        """ᾱ_n = Π (1 - β), n = 0 … N-1, float64."""
+        return np.exp(2 * self._log_alpha[1:])
+
+    @cached_property
+    def _log_alpha(self) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            return np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-np.asarray(self.betas)))])
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        position = (t * self.N).clamp(0, self.N)
+        n = position.detach().floor().clamp(max=self.N - 1).long()
+        knots = torch.from_numpy(self._log_alpha).to(t.dtype).to(t.device)
+        low, high, part = knots[n], knots[n + 1], position - n
+        if self.betas[-1] < 1:
+            return low + part * (high - low)
+        # Zero terminal SNR: α itself is linear over the last step, which ends at α = 0.
+        last = n == self.N - 1
+        rise = torch.where(last, torch.zeros_like(low), high - low)
+        return low + torch.where(last, torch.log1p(-torch.where(last, part, torch.zeros_like(part))), part * rise)
+
+    def log_sigma(self, t: Tensor) -> Tensor:
+        return 0.5 * (-torch.expm1(2 * self.log_alpha(t))).log()
+
+    def zero_terminal_snr(self) -> DDPM:
+        """The chain rescaled so that α at the last step is 0 (Lin et al. 2024, algorithm 1); needs v or x0 networks."""
+        alpha = np.exp(self._log_alpha[1:])
+        alpha = (alpha - alpha[-1]) * (alpha[0] / (alpha[0] - alpha[-1]))
+        squares = np.concatenate([[1.0], alpha**2])
+        return DDPM(tuple((1 - squares[1:] / squares[:-1]).tolist()))
+
+    def to_vpsde(self) -> VPSDE:
+        """The continuous SDE of a chain with linear betas: β_min = N β_0, β_max = N β_{N-1}."""
+        betas = np.asarray(self.betas)
+        if not np.allclose(betas, np.linspace(betas[0], betas[-1], self.N), rtol=1e-9):
+            raise BadInput("DDPM.to_vpsde: the betas are not linear, so no VPSDE(beta_min, beta_max) is their limit")
+        return VPSDE(beta_min=self.N * self.betas[0], beta_max=self.N * self.betas[-1])
+
+    @classmethod
+    def from_vpsde(cls, sde: VPSDE, N: int = 1000) -> DDPM:
+        """DDPM's published discretisation: betas linspace(β_min/N, β_max/N, N); raises where some β ≥ 1.
+
+        >>> import scoresde
+        >>> scoresde.DDPM.from_vpsde(scoresde.VPSDE()).betas[0]
+        0.0001
+        """
+        betas = np.linspace(sde.beta_min / N, sde.beta_max / N, N)
+        if betas.max() >= 1:
+            raise BadInput(f"DDPM.from_vpsde: N = {N} gives β = {betas.max():.3g} ≥ 1: use N > {int(sde.beta_max)}")
+        return cls(tuple(betas.tolist()))
+
+    @classmethod
+    def from_chain(cls, chain: Chain) -> DDPM:
+        """The DDPM with exactly a chain's transitions (from `SDE.discretize`); the chain must preserve variance."""
+        if not np.allclose(chain.scale**2 + chain.std**2, 1.0, rtol=0, atol=1e-12):
+            raise BadInput("DDPM.from_chain: scale² + std² must be 1 (a variance-preserving SDE)")
+        return cls(tuple((chain.std**2).tolist()))

@@ -1,0 +1,283 @@
+"""A network, an SDE and what the network predicts: together a denoiser, E[x_0 | x_t] in any of its forms.
+
+Every prediction of the literature is a fixed mix of the data and the noise, out = u x_0 + w ε, and the state is
+x = α x_0 + σ ε. So any form follows from the network's own output by one 2x2 solve,
+
+    a x_0 + b ε = [(a w - b u) x + (b α - a σ) out] / (α w - σ u),
+
+whose determinant shows which pairs are well conditioned. No form goes through another.
+
+| form    | u              | w          | determinant | source                       |
+|---------|----------------|------------|-------------|------------------------------|
+| eps     | 0              | 1          | α           | Ho et al. 2020               |
+| x0      | 1              | 0          | -σ          | Ho et al. 2020               |
+| v       | -σ             | α          | α² + σ²     | Salimans & Ho 2022, sec. 4   |
+| score   | 0              | -1/σ       | -α/σ        | Song et al. 2021             |
+| flow    | α'             | σ'         | α σ' - σ α' | Lipman et al. 2022           |
+| edm     | ρ/(σ_d r)      | -σ_d/r     | -(α/σ_d) r  | Karras et al. 2022, table 1  |
+
+with ρ = σ/α, r = sqrt(ρ² + σ_d²).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scoresde.errors import BadInput, choose
+from scoresde.schedule import like
+from scoresde.sde import SDE
+
+FORMS = ("eps", "x0", "v", "score", "flow", "edm")
+
+# What a network wants to be told of time t: a tensor of labels from (sde, t).
+TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {
+    "t": lambda sde, t: t,
+    "1000t": lambda sde, t: 1000 * t,
+    "index": lambda sde, t: t * getattr(sde, "N", 1000) - 1,  # DDPM: step n sits at t = (n + 1)/N
+    "score_sde": lambda sde, t: t * (getattr(sde, "N", 1000) - 1),
+    "lambda": lambda sde, t: sde.lam(t),
+    "log_sigma/4": lambda sde, t: -0.25 * sde.lam(t),  # EDM's c_noise = log(ρ)/4
+}
+TimeLabel = str | Callable[[SDE, Tensor], Tensor]
+
+
+def mix(form: str, sde: SDE, t: Tensor, sigma_data: float = 0.5) -> tuple[Tensor, Tensor]:
+    """The weights (u, w) of out = u x_0 + w ε for a form of the table above, in the shape of ``t``."""
+    one, zero = torch.ones_like(t), torch.zeros_like(t)
+    if form == "eps":
+        return zero, one
+    if form == "x0":
+        return one, zero
+    if form == "v":
+        return -sde.sigma(t), sde.alpha(t)
+    if form == "score":
+        return zero, -1 / sde.sigma(t)
+    if form == "flow":
+        dlog_alpha, dlog_sigma = sde.rates(t)
+        return sde.alpha(t) * dlog_alpha, sde.sigma(t) * dlog_sigma
+    choose("prediction", form, FORMS)
+    rho = sde.rho(t)
+    r = torch.hypot(rho, torch.full_like(rho, sigma_data))
+    return rho / (sigma_data * r), -sigma_data / r
+
+
+class Plan(NamedTuple):
+    """The network at a list of times, all schedule numbers computed: row i gives D = skip_i x + scale_i net_i(x)."""
+
+    skip: list[float]
+    scale: list[float]
+    net: Callable[[int, Tensor], Tensor]
+
+    def __call__(self, i: int, x: Tensor) -> Tensor:
+        return torch.add(self.skip[i] * x, self.net(i, x), alpha=self.scale[i])
+
+
+class Denoises(Protocol):
+    """What samplers need: the SDE, any form at any times, and a plan for a known list of times."""
+
+    @property
+    def sde(self) -> SDE: ...
+
+    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor: ...
+
+    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan: ...
+
+
+class Forms:
+    """The named forms of a denoiser, each one line over ``predict``; wrappers inherit them too."""
+
+    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
+        raise NotImplementedError
+
+    def x0(self, x: Float[Tensor, "batch *event"], t: float | Tensor, **cond: Any) -> Float[Tensor, "batch *event"]:
+        """x̂_0 = E[x_0 | x_t] (Tweedie)."""
+        return self.predict("x0", x, t, **cond)
+
+    def eps(self, x: Float[Tensor, "batch *event"], t: float | Tensor, **cond: Any) -> Float[Tensor, "batch *event"]:
+        """ε̂ = (x - α x̂_0)/σ."""
+        return self.predict("eps", x, t, **cond)
+
+    def v(self, x: Float[Tensor, "batch *event"], t: float | Tensor, **cond: Any) -> Float[Tensor, "batch *event"]:
+        """v̂ = α ε̂ - σ x̂_0 (Salimans & Ho 2022)."""
+        return self.predict("v", x, t, **cond)
+
+    def score(self, x: Float[Tensor, "batch *event"], t: float | Tensor, **cond: Any) -> Float[Tensor, "batch *event"]:
+        """∇ log p_t(x) = -ε̂/σ."""
+        return self.predict("score", x, t, **cond)
+
+    def flow(self, x: Float[Tensor, "batch *event"], t: float | Tensor, **cond: Any) -> Float[Tensor, "batch *event"]:
+        """The probability flow's velocity dx/dt = α' x̂_0 + σ' ε̂."""
+        return self.predict("flow", x, t, **cond)
+
+
+@dataclass(frozen=True, eq=False)
+class Denoiser(Forms):
+    """A network as a denoiser of an SDE.
+
+    ``network(c_in x, label, **cond)`` returns the form named by ``prediction``, in the shape of x; ``time`` says what
+    its label is: one of ``TIMES`` or a callable (sde, t) -> label. Conditioning passes through untouched.
+    ``dtype`` is the network's own (half networks keep their state and coefficients in the caller's dtype).
+
+    >>> import torch, scoresde
+    >>> d = scoresde.Denoiser(lambda x, t: torch.zeros_like(x), scoresde.VPSDE())
+    >>> d.eps(torch.ones(4, 2), 0.5).abs().max().item()
+    0.0
+    """
+
+    network: Callable[..., Tensor]
+    sde: SDE
+    prediction: str = "eps"
+    time: TimeLabel = "t"
+    sigma_data: float = 0.5
+    dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        choose("prediction", self.prediction, FORMS)
+        if isinstance(self.time, str):
+            choose("time label", self.time, TIMES)
+        if isinstance(self.network, Forms) or not callable(self.network):
+            raise TypeError(
+                f"network must be a callable (x, label, **cond) -> tensor, got {type(self.network).__name__}"
+            )
+
+    def label(self, t: Tensor) -> Tensor:
+        """What the network is told of the times t."""
+        return (TIMES[self.time] if isinstance(self.time, str) else self.time)(self.sde, t)
+
+    def c_in(self, t: Tensor) -> Tensor:
+        """Scale of the network's input: 1/(α r) for EDM preconditioning (unit-variance input), else 1."""
+        if self.prediction != "edm":
+            return torch.ones_like(t)
+        return (self.sde.alpha(t) * torch.hypot(self.sde.rho(t), torch.full_like(t, self.sigma_data))).reciprocal()
+
+    def pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(skip, scale) with form = skip x + scale out, of the 2x2 solve at the head of this file."""
+        if form == self.prediction:
+            return torch.zeros_like(t), torch.ones_like(t)
+        a, b = mix(form, self.sde, t, self.sigma_data)
+        u, w = mix(self.prediction, self.sde, t, self.sigma_data)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        det = alpha * w - sigma * u
+        return (a * w - b * u) / det, (b * alpha - a * sigma) / det
+
+    def output(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
+        """The network's own output at (x_t, t), t one per sample or a scalar: what training compares with a target."""
+        t = like(t, x)
+        label = self.label(t).reshape(-1).expand(x.shape[0])
+        return self.network((self.c_in(t) * x).to(self.dtype or x.dtype), label, **cond).to(x.dtype)
+
+    def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """The training target u x_0 + w ε of the network's own form."""
+        u, w = mix(self.prediction, self.sde, like(t, x0), self.sigma_data)
+        return u * x0 + w * noise
+
+    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
+        """The form at (x_t, t) from the network's output by the well-conditioned pair."""
+        t = like(t, x)
+        skip, scale = self.pair(choose("form", form, FORMS), t)
+        return skip * x + scale * self.output(x, t, **cond)
+
+    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
+        """The form at ``times``: coefficients as Python floats, labels as one tensor on x's device, no schedule left.
+
+        Raises BadInput before the first call where the pair does not exist (ε where α = 0, say).
+        """
+        t = torch.tensor(list(times), dtype=torch.float64)
+        skip, scale, c_in = (c.tolist() for c in (*self.pair(choose("form", form, FORMS), t), self.c_in(t)))
+        for time, numbers in zip(t.tolist(), zip(skip, scale, c_in, strict=True), strict=True):
+            if not all(map(math.isfinite, numbers)):
+                raise BadInput(
+                    f"{self.prediction!r} prediction gives no {form} at t = {time:.6g} of {self.sde}"
+                    " (no signal or no noise is left there): use 'v' or 'x0' prediction, or a grid that ends before it"
+                )
+        dtype, batch = self.dtype or x.dtype, x.shape[0]
+        labels = self.label(t).to(x.dtype).to(x.device).unsqueeze(1).expand(-1, batch)
+        scaled = self.prediction == "edm"
+
+        def net(i: int, x: Tensor) -> Tensor:
+            out = self.network((c_in[i] * x if scaled else x).to(dtype), labels[i], **cond)
+            if out.shape != x.shape:
+                raise BadInput(f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}")
+            return out.to(x.dtype)
+
+        return Plan(skip, scale, net)
+
+
+@dataclass(frozen=True, eq=False)
+class Transformed(Forms):
+    """A denoiser whose x̂_0 goes through ``transform``; all other forms follow from the transformed x̂_0.
+
+    Clipping and thresholding are transforms; guidance in data space will be one.
+    """
+
+    inner: Denoises
+    transform: Callable[[Tensor], Tensor]
+
+    @property
+    def sde(self) -> SDE:
+        return self.inner.sde
+
+    def _pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        """form = skip x + scale x̂_0, with ε̂ = (x - α x̂_0)/σ."""
+        a, b = mix(form, self.sde, t)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return b / sigma, a - b * alpha / sigma
+
+    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
+        skip, scale = self._pair(choose("form", form, FORMS), like(t, x))
+        return skip * x + scale * self.transform(self.inner.predict("x0", x, t, **cond))
+
+    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
+        inner = self.inner.plan("x0", times, x, **cond)
+        skip, scale = self._pair(form, torch.tensor(list(times), dtype=torch.float64))
+        return Plan(skip.tolist(), scale.tolist(), lambda i, x: self.transform(inner(i, x)))
+
+
+def clip(denoiser: Denoises, low: float = -1.0, high: float = 1.0) -> Transformed:
+    """x̂_0 clipped to [low, high], as DDPM does for images. Never applied unless asked for.
+
+    >>> import torch, scoresde
+    >>> d = scoresde.Denoiser(lambda x, t: torch.zeros_like(x), scoresde.VPSDE())
+    >>> scoresde.clip(d).x0(torch.full((1, 2), 9.0), 0.01)
+    tensor([[1., 1.]])
+    """
+    if not low < high:
+        raise BadInput(f"clip: low = {low} must be below high = {high}")
+    return Transformed(denoiser, lambda x0: x0.clamp(low, high))
+
+
+def dynamic_threshold(denoiser: Denoises, quantile: float = 0.995, floor: float = 1.0) -> Transformed:
+    """x̂_0 clipped to [-s, s] and divided by s/floor, s = max(floor, quantile of |x̂_0|) per sample.
+
+    Dynamic thresholding (Saharia et al. 2022, section 2.3), for data in [-floor, floor].
+    """
+    if not 0 < quantile <= 1:
+        raise BadInput(f"dynamic_threshold: quantile = {quantile} must be in (0, 1]")
+
+    def transform(x0: Tensor) -> Tensor:
+        s = like(torch.quantile(x0.abs().flatten(1), quantile, dim=1).clamp(min=floor), x0)
+        return x0.clamp(-s, s) * (floor / s)
+
+    return Transformed(denoiser, transform)
+
+
+def from_callable(
+    network: Callable[..., Tensor], sde: SDE, prediction: str = "eps", time: TimeLabel = "t", **fields: Any
+) -> Denoiser:
+    """Any foreign network as a denoiser: say its SDE, what it predicts, and what it is told of time.
+
+    ``network(x, label, **cond)`` may be a module, a function or a lambda that reorders arguments or drops channels.
+
+    >>> import torch, scoresde
+    >>> net = lambda x, step: torch.zeros_like(x)  # a DDPM network: labels 0..999
+    >>> scoresde.from_callable(net, scoresde.VPSDE(), "eps", time="index").x0(torch.ones(1, 2), 1.0).shape
+    torch.Size([1, 2])
+    """
+    return Denoiser(network, sde, prediction, time, **fields)

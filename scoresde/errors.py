@@ -1,0 +1,52 @@
+"""Errors that teach: one line that names the value, what is allowed, and the nearest match.
+
+Each class carries the exit code of the command line: 2 bad input, 3 a solver could not finish,
+4 training stopped itself, 5 output could not be written.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BadInput(ValueError):
+    """The caller asked for something that does not exist or cannot be combined."""
+
+    exit_code = 2
+
+
+class SolverFailure(RuntimeError):
+    """A solver could not finish: step underflow, too many calls, or a network that returned NaN."""
+
+    exit_code = 3
+
+
+class TrainingStopped(RuntimeError):
+    """Training stopped itself; the last good checkpoint is intact."""
+
+    exit_code = 4
+
+
+class OutputError(OSError):
+    """A result could not be written; nothing half-written was left behind."""
+
+    exit_code = 5
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """The closest allowed name as a phrase to end an error with, or nothing.
+
+    >>> nearest("dimm", ["ddim", "ode"])
+    "; did you mean 'ddim'?"
+    """
+    match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def choose(what: str, name: str, allowed: Iterable[str]) -> str:
+    """Return ``name`` if it is allowed, else raise `BadInput` listing the allowed names."""
+    names = list(allowed)
+    if name not in names:
+        raise BadInput(f"unknown {what} {name!r}: choose from {', '.join(names)}{nearest(name, names)}")
+    return name

@@ -1,0 +1,105 @@
+"""A trained model as one value: its denoiser, how its data are scaled, its classes; by shipped name or by path."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checkpoint import group, load_checkpoint
+from scoresde.config import Config, construct, parse_config
+from scoresde.data.scaler import Scaler
+from scoresde.denoiser import Denoiser
+from scoresde.errors import BadInput, choose, nearest
+from scoresde.nn import NETWORKS
+from scoresde.sde import SDE
+from scoresde.sdes import SDES
+
+DEFAULT = "fashion-mnist"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What `load_model` returns. ``denoiser`` works in scaled space; ``scaler.decode`` gives the data's own units."""
+
+    name: str
+    denoiser: Denoiser
+    scaler: Scaler
+    event_shape: tuple[int, ...]
+    classes: tuple[str, ...]
+    info: dict[str, Any] = field(repr=False)
+
+    @property
+    def sde(self) -> SDE:
+        return self.denoiser.sde
+
+
+def build(
+    config: Config, event_shape: tuple[int, ...], classes: int, device: torch.device | str = "cpu"
+) -> tuple[Denoiser, nn.Module]:
+    """The denoiser and network of a config for data of this shape, freshly initialised."""
+    sde = construct("sde", SDES, config.sde)
+    first = event_shape[0] if config.network.get("name") == "unet" else event_shape
+    spec = {"classes": classes, **config.network} if classes else config.network
+    network = construct("network", NETWORKS, spec, first).to(device)
+    if config.network.get("name") == "unet":
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return Denoiser(network, sde, config.prediction, config.time), network
+
+
+def shipped() -> dict[str, Path]:
+    """The models inside the package, by name."""
+    folder = Path(str(resources.files("scoresde"))) / "pretrained"
+    return {path.stem: path for path in sorted(folder.glob("*.safetensors")) if path.stem != "features"}
+
+
+def card(name: str) -> dict[str, Any]:
+    """The card of a shipped model: data, config, steps, time and measured figures."""
+    path = shipped()[choose("model", name, shipped())].with_suffix(".json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def find_model(name: str | Path) -> Path:
+    """The file of a model: a shipped name, a checkpoint file, or a folder that holds checkpoint.safetensors."""
+    models = shipped()
+    if str(name) in models:
+        return models[str(name)]
+    path = Path(name)
+    if path.is_dir() and (path / "checkpoint.safetensors").is_file():
+        return path / "checkpoint.safetensors"
+    if path.is_file():
+        return path
+    raise BadInput(f"no model {str(name)!r}: give a path, or one of {', '.join(models)}{nearest(str(name), models)}")
+
+
+def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.device | str = "cpu") -> Model:
+    """Load a shipped model by name or a checkpoint by path; ``weights`` is "ema" or "raw".
+
+    >>> import scoresde
+    >>> scoresde.load_model("datasaurus").event_shape
+    (2,)
+    """
+    path = find_model(name)
+    tensors, info = load_checkpoint(path)
+    choose("weights", weights, ("ema", "raw"))
+    chosen: dict[str, Tensor] = group(tensors, weights)
+    if not chosen:
+        raise BadInput(
+            f"model {str(name)!r} holds no {weights!r} weights, only {sorted({k.split('/')[0] for k in tensors})}"
+        )
+    config = parse_config(info["config"], f"model {str(name)!r}")
+    event_shape, classes = tuple(info["event_shape"]), tuple(info["classes"])
+    denoiser, network = build(config, event_shape, len(classes), device)
+    try:
+        network.load_state_dict({key: value.float() for key, value in chosen.items()})
+    except RuntimeError as error:
+        raise BadInput(
+            f"model {str(name)!r}: weights do not fit its config ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    network.eval().requires_grad_(False)
+    return Model(str(name), denoiser, Scaler.from_json(info["scaler"]), event_shape, classes, info)

@@ -1,0 +1,53 @@
+"""How a network is told of numbers: sinusoids for time labels, Gaussian Fourier features for coordinates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Sinusoidal(nn.Module):
+    """Sinusoids of a scalar label at ``dim``/2 geometric frequencies 1 … 1/10000 (Vaswani et al. 2017, section 3.5).
+
+    Meant for labels of the size of DDPM's step index, 0 to 1000.
+
+    >>> import torch
+    >>> Sinusoidal(8)(torch.zeros(3)).shape
+    torch.Size([3, 8])
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        half = dim // 2
+        self.register_buffer("frequencies", torch.exp(-math.log(10000) * torch.arange(half) / half), persistent=False)
+
+    def forward(self, label: Float[Tensor, "batch"]) -> Float[Tensor, "batch dim"]:
+        angle = label[:, None] * self.frequencies
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class Fourier(nn.Module):
+    """Random Fourier features cos(2π B x), sin(2π B x), rows of B drawn from N(0, scale²) (Tancik et al. 2020, eq. 5).
+
+    B is fixed at construction from ``seed`` and stored with the weights.
+
+    >>> import torch
+    >>> Fourier(2, 16)(torch.zeros(5, 2)).shape
+    torch.Size([5, 16])
+    """
+
+    B: Tensor
+
+    def __init__(self, inputs: int, dim: int, scale: float = 1.0, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("B", scale * torch.randn(inputs, dim // 2, generator=generator))
+
+    def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch dim"]:
+        angle = 2 * math.pi * (x @ self.B)
+        return torch.cat([angle.cos(), angle.sin()], dim=1)

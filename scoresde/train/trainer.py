@@ -1,0 +1,192 @@
+"""One training run. All randomness is a function of (seed, step): a resumed run is the uninterrupted one, bitwise."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
+from scoresde.config import Config
+from scoresde.data import Dataset, Scaler, load
+from scoresde.errors import BadInput, OutputError, TrainingStopped
+from scoresde.losses import denoising_loss, sample_times
+from scoresde.model import build
+from scoresde.train.ema import EMA
+
+CHECKPOINT = "checkpoint.safetensors"
+Report = Callable[[int, dict[str, float]], None]
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Linear warm-up to ``lr``, then constant or half a cosine down to zero at the last step."""
+    train = config.train
+    if step < train.warmup:
+        return train.lr * (step + 1) / train.warmup
+    if train.decay == "none":
+        return train.lr
+    done = (step - train.warmup) / max(1, train.steps - train.warmup)
+    return 0.5 * train.lr * (1 + math.cos(math.pi * done))
+
+
+def batch_rows(size: int, batch: int, seed: int, step: int) -> Tensor:
+    """The data rows of one step: consecutive pieces of a fresh permutation per epoch, a function of (seed, step)."""
+    rows: list[Tensor] = []
+    position, wanted = step * batch, batch
+    while wanted:
+        epoch, offset = divmod(position, size)
+        order = torch.randperm(size, generator=torch.Generator().manual_seed(_mix(seed, epoch, 1)))
+        rows.append(order[offset : offset + wanted])
+        position, wanted = position + len(rows[-1]), wanted - len(rows[-1])
+    return torch.cat(rows)
+
+
+def _mix(seed: int, counter: int, stream: int) -> int:
+    """One 63-bit generator seed out of three numbers (splitmix64's finaliser)."""
+    z = (seed * 0x9E3779B97F4A7C15 + counter * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) & (2**64 - 1)
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (z ^ (z >> 31)) >> 1
+
+
+class Run:
+    """The state of a run: network, average, optimiser, step. `train` drives it; tests drive it step by step."""
+
+    def __init__(self, config: Config, data: Dataset, device: str | torch.device = "cpu") -> None:
+        if config.train.batch_size > len(data):
+            raise BadInput(
+                f"batch_size {config.train.batch_size} is larger than the data ({len(data)} rows of {data.name})"
+            )
+        self.config, self.data, self.device = config, data, torch.device(device)
+        kind = config.data.scaler
+        self.scaler = Scaler.image() if kind == "image" else Scaler.fit(data.x, kind)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_mix(config.train.seed, 0, 0))
+            self.denoiser, self.network = build(config, data.event_shape, data.num_classes, self.device)
+        self.ema = EMA(self.network, config.train.ema)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=config.train.lr, weight_decay=config.train.weight_decay, betas=(0.9, 0.99)
+        )
+        self.step, self.skipped = 0, 0
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step; returns the loss and the gradient's norm. A step that is not finite changes nothing."""
+        train = self.config.train
+        generator = torch.Generator().manual_seed(_mix(train.seed, self.step, 2))
+        rows = batch_rows(len(self.data), train.batch_size, train.seed, self.step)
+        x0 = self.scaler.encode(self.data.x[rows].to(self.device))
+        if train.flip:
+            flip = torch.rand(len(x0), generator=generator) < 0.5
+            x0 = torch.where(flip.to(self.device).reshape(-1, *(1,) * (x0.ndim - 1)), x0.flip(-1), x0)
+        cond: dict[str, Tensor] = {}
+        classes = getattr(self.network, "classes", 0)
+        if classes and self.data.labels is not None:
+            dropped = torch.rand(len(rows), generator=generator) < train.label_dropout
+            cond["y"] = torch.where(dropped, classes, self.data.labels[rows]).to(self.device)
+        t = sample_times(len(rows), self.denoiser.sde, generator, train.index_times).to(self.device)
+        noise = torch.randn(x0.shape, generator=generator).to(self.device)
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = learning_rate(self.config, self.step)
+        self.network.train()
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"),
+        ):
+            torch.manual_seed(_mix(train.seed, self.step, 3))  # dropout
+            losses = denoising_loss(self.denoiser, x0, t, noise, train.weighting, **cond)
+        loss = losses.mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), train.clip)
+        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+            self.optimiser.step()
+            self.ema.update(self.network, self.step)
+            self.skipped = 0
+        else:
+            self.skipped += 1
+        self.step += 1
+        if self.skipped == 10:
+            worst = float(t[(~torch.isfinite(losses)).nonzero().flatten()[:1]].sum())
+            raise TrainingStopped(
+                f"step {self.step}: ten steps in a row not finite (t = {worst:.4g}, gradient norm {float(norm):.3g})"
+            )
+        return {"loss": float(loss.detach()), "gradient": float(norm)}
+
+    def save(self, path: Path) -> None:
+        """Write weights, average, optimiser and all that `restore` needs, atomically."""
+        optimiser = self.optimiser.state_dict()["state"]
+        state = {f"{i}/{key}": value for i, entry in optimiser.items() for key, value in entry.items()}
+        tensors = {
+            **prefixed("ema", self.ema.weights),
+            **prefixed("raw", dict(self.network.state_dict())),
+            **prefixed("opt", state),
+        }
+        save_checkpoint(path, tensors, {"step": self.step, **self.describe()})
+
+    def describe(self) -> dict[str, Any]:
+        """What a model file must say beside its tensors."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "scaler": self.scaler.to_json(),
+            "event_shape": list(self.data.event_shape),
+            "classes": list(self.data.classes),
+            "data": {"name": self.data.name, "rows": len(self.data), "sha256": self.data.sha256},
+        }
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of the same config."""
+        tensors, info = load_checkpoint(path)
+        if info["config"] != self.config.model_dump(mode="json"):
+            raise BadInput(f"checkpoint {str(path)!r} was made with another config: choose another --out or remove it")
+        self.network.load_state_dict(group(tensors, "raw"))
+        self.ema.load(group(tensors, "ema"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in group(tensors, "opt").items():
+            index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.step = int(info["step"])
+
+
+def train(
+    config: Config,
+    out: str | Path,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    report: Report | None = None,
+) -> Path:
+    """Train by ``config`` into the folder ``out`` and return the checkpoint's path.
+
+    ``report(step, {"loss", "gradient", "per_second"})`` is called after every step. With ``resume`` a checkpoint in
+    ``out`` is continued exactly; without it one that is there is an error, never overwritten.
+    """
+    out = Path(out)
+    path = out / CHECKPOINT
+    if path.exists() and not resume:
+        raise BadInput(f"{str(path)!r} exists: pass --resume to continue it, or choose another --out")
+    data = load(config.data.name, config.data.split, **config.data.options)
+    run = Run(config, data, device)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create {str(out)!r}: {error.strerror}") from error
+    if path.exists():
+        run.restore(path)
+    try:
+        while run.step < config.train.steps:
+            start = time.perf_counter()
+            figures = run.advance()
+            if report:
+                report(run.step, {**figures, "per_second": config.train.batch_size / (time.perf_counter() - start)})
+            if run.step % config.train.checkpoint_every == 0 and run.step < config.train.steps:
+                run.save(path)
+    except KeyboardInterrupt:
+        run.save(path)
+        raise
+    run.save(path)
+    return path
