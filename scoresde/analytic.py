@@ -148,7 +148,7 @@ class _Gaussians(Distribution):
         if not torch.allclose(covs, covs.mT, rtol=1e-6, atol=1e-12):
             raise BadInput(f"{name}: a covariance is not symmetric")
         spread, basis = torch.linalg.eigh(covs)
-        if not bool((spread > -1e-6 * spread.amax(-1, keepdim=True)).all()):
+        if not bool((spread >= -1e-6 * spread.amax(-1, keepdim=True)).all()):
             raise BadInput(f"{name}: a covariance has the negative eigenvalue {spread.min().item():.3g}")
         return _Modes((weights / weights.sum()).log(), means.reshape(modes, dims), basis, spread.clamp(min=0))
 

@@ -69,7 +69,10 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise BadInput(
             f"checkpoint {str(path)!r}: safetensors, but not written by scoresde (use scoresde.from_callable)"
         )
-    info = json.loads(metadata["scoresde"])
+    try:
+        info = dict(json.loads(metadata["scoresde"]))
+    except (ValueError, TypeError):
+        raise BadInput(f"checkpoint {str(path)!r}: its header is damaged") from None
     if info.get("format") != FORMAT:
         raise BadInput(f"checkpoint {str(path)!r}: format {info.get('format')!r}, this version reads {FORMAT}")
     if info.get("sha256") != digest(tensors):

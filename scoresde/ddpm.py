@@ -19,15 +19,19 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import BadInput, choose
-from scoresde.sde import SDE, VPSDE, Chain
+from scoresde.sde import SDE, VPSDE, Chain, SubVPSDE
 
 # Named betas of the literature for N steps; linear and scaled-linear keep their continuous limit as N changes.
 BETAS = {
-    "linear": lambda N: np.linspace(0.1 / N, 20.0 / N, N),  # Ho et al. 2020 at N = 1000
-    "scaled-linear": lambda N: np.linspace(math.sqrt(0.85 / N), math.sqrt(12.0 / N), N) ** 2,  # Rombach et al. 2022
+    "linear": lambda N: _ramp(0.1 / N, 20.0 / N, N),  # Ho et al. 2020 at N = 1000
+    "scaled-linear": lambda N: _ramp(math.sqrt(0.85 / N), math.sqrt(12.0 / N), N) ** 2,  # Rombach et al. 2022
     "cosine": lambda N: _from_alpha_bar(N, lambda t: np.cos(0.5 * np.pi * (t + 0.008) / 1.008) ** 2),  # Nichol 2021
     "sigmoid": lambda N: _from_alpha_bar(N, _sigmoid_alpha_bar),  # Jabri et al. 2022, start -3, end 3, tau 1
 }
+
+
+def _ramp(first: float, last: float, N: int) -> np.ndarray:
+    return np.linspace(last, first, N)[::-1]  # a chain of one step is the noisiest step
 
 
 def _from_alpha_bar(N: int, alpha_bar: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -40,7 +44,7 @@ def _sigmoid_alpha_bar(t: np.ndarray) -> np.ndarray:
     return (level[1] - 1 / (1 + np.exp(-(6.0 * t - 3.0)))) / (level[1] - level[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DDPM(SDE):
     """The VP-SDE whose knots are a DDPM chain, q(x_n | x_{n-1}) = N(sqrt(1 - β_n) x_{n-1}, β_n I).
 
@@ -62,6 +66,9 @@ class DDPM(SDE):
             raise BadInput("DDPM: betas must be in (0, 1), the last one at most 1")
         object.__setattr__(self, "betas", tuple(betas.tolist()))
         object.__setattr__(self, "t_min", self.t_min or 1 / len(betas))
+
+    def __repr__(self) -> str:
+        return f"DDPM(N={self.N}, betas from {self.betas[0]:.4g} to {self.betas[-1]:.4g})"
 
     @classmethod
     def named(cls, betas: str = "linear", N: int = 1000, zero_terminal_snr: bool = False) -> DDPM:
@@ -91,20 +98,34 @@ class DDPM(SDE):
         with np.errstate(divide="ignore"):
             return np.concatenate([[0.0], 0.5 * np.cumsum(np.log1p(-np.asarray(self.betas)))])
 
+    @cached_property
+    def _rise(self) -> np.ndarray:
+        """What log α gains over each step; 0 for a last step to α = 0, over which α itself is linear."""
+        rise = np.diff(self._log_alpha)
+        return np.where(np.isinf(rise), 0.0, rise)
+
     def log_alpha(self, t: Tensor) -> Tensor:
+        # t N rounds to an integer at t = n/N, so a knot has its chain's own value in float32 too, and the rates of the
+        # step that ends there: f(t) = N log(1 - β_n)/2 at t = (n + 1)/N.
         position = (t * self.N).clamp(0, self.N)
-        n = position.detach().floor().clamp(max=self.N - 1).long()
-        knots = torch.from_numpy(self._log_alpha).to(t.dtype).to(t.device)
-        low, high, part = knots[n], knots[n + 1], position - n
+        n = (position.detach().ceil() - 1).clamp(0, self.N - 1).long()
+        low, rise = (torch.from_numpy(knots).to(t.dtype).to(t.device)[n] for knots in (self._log_alpha, self._rise))
+        part = position - n
+        log_alpha = low + part * rise
         if self.betas[-1] < 1:
-            return low + part * (high - low)
-        # Zero terminal SNR: α itself is linear over the last step, which ends at α = 0.
-        last = n == self.N - 1
-        rise = torch.where(last, torch.zeros_like(low), high - low)
-        return low + torch.where(last, torch.log1p(-torch.where(last, part, torch.zeros_like(part))), part * rise)
+            return log_alpha
+        return log_alpha + torch.log1p(-torch.where(n == self.N - 1, part, torch.zeros_like(part)))
 
     def log_sigma(self, t: Tensor) -> Tensor:
         return 0.5 * (-torch.expm1(2 * self.log_alpha(t))).log()
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        log_alpha = -0.5 * torch.nn.functional.softplus(-2 * lam, threshold=60.0)
+        knots = torch.from_numpy(self._log_alpha).to(lam.dtype).to(lam.device)
+        n = (torch.searchsorted(-knots, -log_alpha.contiguous(), right=True) - 1).clamp(0, self.N - 1)
+        low, high = knots[n], knots[n + 1]
+        part = torch.where(high.isinf(), -torch.expm1(log_alpha - low), (log_alpha - low) / (high - low))
+        return (n + part) / self.N
 
     def zero_terminal_snr(self) -> DDPM:
         """The chain rescaled so that α at the last step is 0 (Lin et al. 2024, algorithm 1); needs v or x0 networks."""
@@ -128,7 +149,9 @@ class DDPM(SDE):
         >>> scoresde.DDPM.from_vpsde(scoresde.VPSDE()).betas[0]
         0.0001
         """
-        betas = np.linspace(sde.beta_min / N, sde.beta_max / N, N)
+        if N < 1 or isinstance(sde, SubVPSDE):
+            raise BadInput(f"DDPM.from_vpsde: needs a VPSDE and N ≥ 1, got {sde} and N = {N!r}")
+        betas = _ramp(sde.beta_min / N, sde.beta_max / N, N)
         if betas.max() >= 1:
             raise BadInput(f"DDPM.from_vpsde: N = {N} gives β = {betas.max():.3g} ≥ 1: use N > {int(sde.beta_max)}")
         return cls(tuple(betas.tolist()))

@@ -24,14 +24,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from scoresde.errors import BadInput, choose
-from scoresde.schedule import like
+from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
 
 FORMS = ("eps", "x0", "v", "score", "flow", "edm")
@@ -68,6 +68,13 @@ def mix(form: str, sde: SDE, t: Tensor, sigma_data: float = 0.5) -> tuple[Tensor
     return rho / (sigma_data * r), -sigma_data / r
 
 
+def _checked(out: Tensor, x: Tensor) -> Tensor:
+    """A network's output in the dtype of the state x, if it has the shape of x: nothing is broadcast silently."""
+    if out.shape != x.shape:
+        raise BadInput(f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}")
+    return out.to(x.dtype)
+
+
 class Plan(NamedTuple):
     """The network at a list of times, all schedule numbers computed: row i gives D = skip_i x + scale_i net_i(x)."""
 
@@ -79,6 +86,7 @@ class Plan(NamedTuple):
         return torch.add(self.skip[i] * x, self.net(i, x), alpha=self.scale[i])
 
 
+@runtime_checkable
 class Denoises(Protocol):
     """What samplers need: the SDE, any form at any times, and a plan for a known list of times."""
 
@@ -171,7 +179,7 @@ class Denoiser(Forms):
         """The network's own output at (x_t, t), t one per sample or a scalar: what training compares with a target."""
         t = like(t, x)
         label = self.label(t).reshape(-1).expand(x.shape[0])
-        return self.network((self.c_in(t) * x).to(self.dtype or x.dtype), label, **cond).to(x.dtype)
+        return _checked(self.network((self.c_in(t) * x).to(self.dtype or x.dtype), label, **cond), x)
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The training target u x_0 + w ε of the network's own form."""
@@ -202,10 +210,7 @@ class Denoiser(Forms):
         scaled = self.prediction == "edm"
 
         def net(i: int, x: Tensor) -> Tensor:
-            out = self.network((c_in[i] * x if scaled else x).to(dtype), labels[i], **cond)
-            if out.shape != x.shape:
-                raise BadInput(f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}")
-            return out.to(x.dtype)
+            return _checked(self.network((c_in[i] * x if scaled else x).to(dtype), labels[i], **cond), x)
 
         return Plan(skip, scale, net)
 
@@ -262,7 +267,7 @@ def dynamic_threshold(denoiser: Denoises, quantile: float = 0.995, floor: float 
         raise BadInput(f"dynamic_threshold: quantile = {quantile} must be in (0, 1]")
 
     def transform(x0: Tensor) -> Tensor:
-        s = like(torch.quantile(x0.abs().flatten(1), quantile, dim=1).clamp(min=floor), x0)
+        s = like(torch.quantile(per_sample(x0.abs()), quantile, dim=1).clamp(min=floor), x0)
         return x0.clamp(-s, s) * (floor / s)
 
     return Transformed(denoiser, transform)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from scoresde.denoiser import Denoiser
 from scoresde.errors import choose
-from scoresde.schedule import like
+from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
 
 GAMMA = 5.0
@@ -60,8 +60,8 @@ def denoising_loss(
 ) -> Float[Tensor, "batch"]:
     """weight(t) times the mean squared error of the network's output at x_t = α x_0 + σ ε, one number per sample."""
     x = denoiser.sde.perturb(x0, t, noise)
-    error = (denoiser.output(x, t, **cond) - denoiser.target(x0, noise, t)).square().flatten(1).mean(1)
-    return weight(weighting, denoiser, like(t, error)) * error
+    error = (denoiser.output(x, t, **cond) - denoiser.target(x0, noise, t)).square()
+    return weight(weighting, denoiser, like(t, x)).reshape(-1) * per_sample(error).mean(1)
 
 
 def sample_times(n: int, sde: SDE, generator: torch.Generator, index: bool = False) -> Float[Tensor, "n"]:

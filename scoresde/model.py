@@ -86,6 +86,8 @@ def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.d
     """
     path = find_model(name)
     tensors, info = load_checkpoint(path)
+    if missing := {"config", "event_shape", "classes", "scaler"} - info.keys():
+        raise BadInput(f"{str(name)!r} is a scoresde file but no model: it has no {', '.join(sorted(missing))}")
     choose("weights", weights, ("ema", "raw"))
     chosen: dict[str, Tensor] = group(tensors, weights)
     if not chosen:
@@ -94,7 +96,8 @@ def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.d
         )
     config = parse_config(info["config"], f"model {str(name)!r}")
     event_shape, classes = tuple(info["event_shape"]), tuple(info["classes"])
-    denoiser, network = build(config, event_shape, len(classes), device)
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, to be replaced below
+        denoiser, network = build(config, event_shape, len(classes), device)
     try:
         network.load_state_dict({key: value.float() for key, value in chosen.items()})
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from scoresde.errors import BadInput
 START = -1  # the step number of the draw that makes x at t_max
 
 
+@runtime_checkable
 class Noise(Protocol):
     """Standard normal noise for one step: any callable (step, draw, x) -> tensor like x. Tests inject their own."""
 

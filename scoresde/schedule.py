@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jvp
+
+from scoresde.errors import BadInput
 
 
 class Knots(NamedTuple):
@@ -80,9 +81,12 @@ class NoiseSchedule:
         return torch.atan2(self.sigma(t), self.alpha(t))
 
     def rates(self, t: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """(d log α/dt, d log σ/dt), exact, by forward-mode differentiation of the two methods."""
-        both = jvp(lambda s: (self.log_alpha(s), self.log_sigma(s)), (t,), (torch.ones_like(t),))[1]
-        return both[0], both[1]
+        """(d log α/dt, d log σ/dt), exact, by differentiating the two methods."""
+        with torch.enable_grad():
+            s = t if t.requires_grad else t.detach().requires_grad_()
+            logs = self.log_alpha(s) + 0 * s, self.log_sigma(s) + 0 * s  # + 0 s: a constant has a derivative too
+            alpha, sigma = (torch.autograd.grad(log.sum(), s, create_graph=t.requires_grad)[0] for log in logs)
+        return alpha, sigma
 
     def f(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """f(t) = d log α/dt, the linear drift's rate."""
@@ -94,7 +98,7 @@ class NoiseSchedule:
         return 2 * (2 * self.log_sigma(t)).exp() * (dlog_sigma - dlog_alpha)
 
     def t_of_lam(self, lam: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """The time at which λ_t = ``lam``, clamped to [0, t_max]; by bisection (λ falls with t).
+        """The time at which λ_t = ``lam``; here by bisection of [0, t_max], as λ falls with t.
 
         A family with a closed form overrides this one method; the other inverses go through it.
         """
@@ -137,4 +141,16 @@ def like(t: float | Tensor, x: Tensor) -> Tensor:
     torch.Size([4, 1, 1, 1])
     """
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+    if t.ndim == 1 and len(t) not in (1, len(x)):
+        raise BadInput(f"{len(t)} times for a batch of {len(x)}: give one time, or one per sample")
     return t.reshape(t.shape + (1,) * (x.ndim - 1)) if t.ndim == 1 else t
+
+
+def per_sample(x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch dims"]:
+    """Each sample's coordinates in one row, whatever the event: to sum or average over them. An event may be a number.
+
+    >>> import torch
+    >>> per_sample(torch.zeros(4)).shape, per_sample(torch.zeros(4, 3, 8, 8)).shape
+    (torch.Size([4, 1]), torch.Size([4, 192]))
+    """
+    return x.unsqueeze(-1).flatten(1)

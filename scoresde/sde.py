@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scoresde.errors import BadInput
-from scoresde.schedule import NoiseSchedule, like
+from scoresde.schedule import NoiseSchedule, like, per_sample
 
 Time = float | Tensor
 
@@ -38,6 +38,9 @@ class SDE(NoiseSchedule):
     >>> mean.shape, std.shape
     (torch.Size([4, 2]), torch.Size([4, 1]))
     """
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.t_min < self.t_max, self, "0 <= t_min < t_max")
 
     def drift(self, x: Float[Tensor, "batch *event"], t: Time) -> Float[Tensor, "batch *event"]:
         """The forward drift f(t) x."""
@@ -84,10 +87,14 @@ class SDE(NoiseSchedule):
         at = self.knots([self.t_max if t is None else t])
         return float(np.hypot(at.alpha[0], at.sigma[0]))
 
+    def prior_sample(self, noise: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """A draw from the prior N(0, prior_std² I) made of the given standard normal ``noise``."""
+        return self.prior_std() * noise
+
     def prior_log_prob(self, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch"]:
         """log density in nats of the prior N(0, prior_std² I) at x, one number per sample."""
         std, dims = self.prior_std(), x[0].numel()
-        return -0.5 * (x / std).square().flatten(1).sum(1) - dims * (math.log(std) + 0.5 * math.log(2 * math.pi))
+        return -0.5 * per_sample((x / std).square()).sum(1) - dims * (math.log(std) + 0.5 * math.log(2 * math.pi))
 
     def reverse_drift(self, x: Float[Tensor, "batch *event"], t: Time, score: Tensor) -> Float[Tensor, "batch *event"]:
         """Drift f x - g² s of the reverse SDE dx = (f x - g² s) dt + g dw̄ (Anderson 1982; Song et al. 2021, eq. 6)."""
@@ -131,6 +138,7 @@ class VPSDE(SDE):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(0 < self.beta_min <= self.beta_max, self, "0 < beta_min <= beta_max")
 
     def _integral(self, t: Tensor) -> Tensor:
@@ -174,6 +182,7 @@ class CosineVPSDE(SDE):
     t_max: float = 0.9946
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.s > 0 and self.t_max < 1, self, "s > 0 and t_max < 1")
 
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -184,6 +193,15 @@ class CosineVPSDE(SDE):
         rate = 0.5 * math.pi / (1 + self.s)
         both = (rate * t).sin() * (rate * (t + 2 * self.s)).sin()
         return 0.5 * both.log() - math.log(math.cos(rate * self.s))
+
+    def t_of_lam(self, lam: Tensor) -> Tensor:
+        cos0, sin0 = math.cos(0.5 * math.pi * self.s / (1 + self.s)), math.sin(0.5 * math.pi * self.s / (1 + self.s))
+        sigma2 = torch.sigmoid(-2 * lam)
+        theta = torch.atan2((sin0**2 + cos0**2 * sigma2).sqrt(), cos0 * torch.sigmoid(2 * lam).sqrt())
+        theta0 = math.atan2(sin0, cos0)
+        # Near the data θ - θ_0 cancels; there its sine is σ² cos² θ_0 / sin(θ + θ_0).
+        small = (cos0**2 * sigma2 / (theta + theta0).sin()).clamp(max=0.5).asin()
+        return torch.where(theta < 0.5, small, theta - theta0) * (2 * (1 + self.s) / math.pi)
 
 
 @dataclass(frozen=True)
@@ -199,6 +217,7 @@ class VESDE(SDE):
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(0 < self.sigma_min < self.sigma_max, self, "0 < sigma_min < sigma_max")
 
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -208,7 +227,7 @@ class VESDE(SDE):
         return math.log(self.sigma_min) + t * math.log(self.sigma_max / self.sigma_min)
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
-        return (-lam - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        return ((-lam - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)).clamp(min=0)
 
 
 @dataclass(frozen=True)
@@ -234,6 +253,10 @@ class RectifiedFlow(SDE):
 
     t_min: float = 1e-3
     t_max: float = 1 - 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.t_max < 1, self, "t_max < 1")
 
     def log_alpha(self, t: Tensor) -> Tensor:
         return torch.log1p(-t)

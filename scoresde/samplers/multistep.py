@@ -94,9 +94,9 @@ def exponential_multistep(
     for i in range(len(past), len(at.t) - 1):
         (alpha_s, alpha), (sigma_s, sigma) = at.alpha[i : i + 2].tolist(), at.sigma[i : i + 2].tolist()
         h = float(at.lam[i + 1] - at.lam[i])
-        known = [float(v) for v in at.lam[i::-1][:order] - at.lam[i] if math.isfinite(v)]
-        if math.isinf(h):  # to the data, or from pure noise
-            known = [0.0]
+        known = [0.0]
+        if math.isfinite(h):  # else to the data, or from pure noise: first order
+            known = [float(v) for v in at.lam[i::-1][:order] - at.lam[i] if math.isfinite(v)]
         lead, b, c = _lead(space, eta, h, alpha_s, alpha, sigma_s, sigma)
         if len(known) > 1:
             w = -1.0 if space == "eps" else 1.0 + (tau2_of_eta(eta, h) if eta else 0.0)

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from scoresde.samplers.sde_steps import ddpm, em, langevin, pc
 from scoresde.samplers.table import Callback
 
 
+@runtime_checkable
 class Solver(Protocol):
     """What a builder returns: a frozen value that can run any number of times, from any thread."""
 

@@ -107,7 +107,9 @@ class Table:
         end = self.sde.knots([row.t_next for row in self.rows])
         state = np.zeros(2 + len(self.rows))  # coefficients of x_0, the start's noise, and each row's noise
         state[:2] = at.alpha[0], at.sigma[0]
-        calls: list[np.ndarray] = []
+        ideal = np.zeros_like(state)  # the output on a point mass, for tables that start with a history
+        ideal[0 if self.space == "x0" else 1] = 1.0
+        calls = [ideal] * (0 if self.space == "v" else _deepest(self.rows))
         worst = 0.0
         for i, row in enumerate(self.rows):
             alpha, sigma = at.alpha[i], at.sigma[i]

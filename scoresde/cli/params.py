@@ -1,0 +1,165 @@
+"""What commands share: types of parameters that teach, and the options that say which run is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from scoresde.errors import BadInput, choose
+
+if TYPE_CHECKING:
+    from scoresde.sde import SDE
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _flag(param: click.Parameter | None) -> str:
+    return param.opts[0].lstrip("-") if param else "value"
+
+
+class Whole(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)
+    """An integer of at least ``least``; read from the text, so that 2.5 and -1 get the same plain answer."""
+
+    name = "integer"
+
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        rule = "a positive integer" if self.least == 1 else f"an integer of at least {self.least}"
+        try:
+            number = int(value)
+        except ValueError:
+            number = self.least - 1
+        if not self.least <= number < 2**63:
+            raise BadInput(f"--{_flag(param)} {value}: {_flag(param)} must be {rule}")
+        return number
+
+
+class OneOf(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)
+    """One of a few names; another one is answered with all of them and the nearest."""
+
+    name = "name"
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return choose(f"--{_flag(param)}", value, self.names)
+
+
+class Numbers(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)
+    """Numbers separated by commas or spaces, in the text or in a file named by @FILE."""
+
+    name = "list"
+
+    def __init__(self, count: int | None = None) -> None:
+        self.count = count
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        text = self._read(value, param)
+        try:
+            numbers = tuple(float(word) for word in text.replace(",", " ").split())
+        except ValueError as error:
+            raise BadInput(f"--{_flag(param)}: {str(error).partition(': ')[2]} is not a number") from None
+        if self.count not in (None, len(numbers)):
+            raise BadInput(f"--{_flag(param)} {value}: {self.count} numbers are needed, separated by a comma")
+        return numbers
+
+    def _read(self, value: str, param: click.Parameter | None) -> str:
+        if not value.startswith("@"):
+            return value
+        try:
+            return Path(value[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a text file"
+            raise BadInput(f"--{_flag(param)} {value}: cannot read {value[1:]!r}: {reason}") from None
+
+
+# Every option of every sampler. A test holds this table against the builders' signatures.
+SAMPLER_OPTIONS: dict[str, tuple[type, str]] = {
+    "eta": (float, "noise of ddim, eab2 and eab3: 0 the probability flow, 1 the reverse SDE"),
+    "variance": (str, "ddpm: posterior or upper"),
+    "predictor": (str, "pc: ddpm, em or ddim"),
+    "correctors": (int, "pc: Langevin steps after each step"),
+    "snr": (float, "pc: size of a corrector step"),
+    "repeats": (int, "langevin: steps at each noise level"),
+    "step": (float, "langevin: size of a step in units of the noise's variance (--steps is their number)"),
+    "method": (str, "ode: rk4, heun3, heun2, midpoint or euler; adaptive: dopri5, dopri8, bosh3, ..."),
+    "rtol": (float, "adaptive ode: relative tolerance"),
+    "atol": (float, "adaptive ode: absolute tolerance"),
+    "max_nfe": (int, "adaptive ode: give up after this many network calls"),
+}
+_TYPES: dict[type, Any] = {int: Whole(), float: float, str: str}
+_METAVARS = {int: "N", float: "X", str: "NAME"}
+_GRIDS = ("times", "sigmas", "logsnr")
+
+
+def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Several decorators as one, the first on top."""
+
+    def decorate(command: F) -> F:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def run_options(command: F) -> F:
+    """The options that choose the run of a sampler: its intervals, their grid, and what is its own."""
+    return together(
+        click.option("--steps", type=Whole(), metavar="N", help="Intervals of the grid (default: the sampler's)."),
+        click.option("--nfe", type=Whole(), metavar="N", help="Instead of --steps: a budget of network calls."),
+        click.option("--grid", metavar="NAME", help="t, t2, lambda, phi, karras or index (default: the sampler's)."),
+        click.option("--final", metavar="NAME", help="How a run ends: zero, t_min or denoise."),
+        click.option("--times", type=Numbers(), metavar="LIST", help="A grid of your own, used as it is: 1,0.5,0.1,0."),
+        click.option("--sigmas", type=Numbers(), metavar="LIST", help="The same as noise levels σ/α: 80,6,0.3,0."),
+        click.option("--logsnr", type=Numbers(), metavar="LIST", help="The same as log α²/σ² = 2λ: -9,0,9,inf."),
+        *(
+            click.option(f"--{name.replace('_', '-')}", name, type=_TYPES[kind], metavar=_METAVARS[kind], help=text)
+            for name, (kind, text) in SAMPLER_OPTIONS.items()
+        ),
+    )(command)
+
+
+def read_run(sde: SDE, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `run_options` collected as (steps, nfe, grid, final) and the sampler's own options that were given."""
+    options = {name: given[name] for name in SAMPLER_OPTIONS if given[name] is not None}
+    lists = [name for name in ("grid", *_GRIDS) if given[name] is not None]
+    if len(lists) > 1:
+        raise BadInput(f"{' and '.join(f'--{name}' for name in lists)}: give one grid")
+    grid = _times(sde, lists[0], given[lists[0]]) if lists and lists[0] != "grid" else given["grid"]
+    return {"steps": given["steps"], "nfe": given["nfe"], "grid": grid, "final": given["final"]}, options
+
+
+def _times(sde: SDE, kind: str, values: Sequence[float]) -> Iterable[float]:
+    from scoresde.grids import check_times, from_lambdas, from_sigmas
+
+    if kind == "times":
+        return check_times(values, sde)
+    return from_sigmas(sde, values) if kind == "sigmas" else from_lambdas(sde, [value / 2 for value in values])
+
+
+def find_device(name: str) -> str:
+    """cpu or cuda; auto is cuda where there is one."""
+    import torch
+
+    if name == "cpu":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    if name == "cuda":
+        raise BadInput("--device cuda: torch sees no CUDA device here: use --device cpu")
+    return "cpu"
+
+
+device_option = click.option(
+    "--device", type=OneOf("auto", "cpu", "cuda"), default="auto", metavar="NAME", help="auto (default), cpu or cuda."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

@@ -1,0 +1,127 @@
+"""``scoresde train``: a config in, a checkpoint out, and the numbers worth watching in between."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scoresde.cli.output import output_folder
+from scoresde.cli.params import Whole, device_option, find_device
+from scoresde.cli.progress import TrainingMeter
+from scoresde.cli.text import align
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scoresde.config import Config
+
+
+@click.command("train", short_help="Train a model by a config file.")
+@click.argument("config")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the checkpoint.")
+@click.option("--resume", is_flag=True, help="Continue the checkpoint in DIR exactly where it stopped.")
+@click.option("--steps", type=Whole(), metavar="N", help="Another number of steps than the config's.")
+@device_option
+@click.pass_context
+def command(ctx: click.Context, config: str, out: Path, resume: bool, steps: int | None, device: str) -> None:
+    """Train by CONFIG, a YAML file or the name of a config that comes with scoresde.
+
+    Prints what the data look like before and after scaling, then loss, gradient norm, speed and time left. A
+    checkpoint is written every few hundred steps and when you press Ctrl-C; --resume continues it exactly.
+    Ten steps in a row that are not finite end the run with exit code 4 and the last checkpoint intact.
+
+    \b
+    Examples:
+      scoresde train swiss_roll --out runs/swiss          a config that comes with scoresde
+      scoresde train my.yaml --out runs/mine --device cuda
+      scoresde train my.yaml --out runs/mine --resume     go on where it stopped
+      scoresde train fashion_mnist --out runs/try --steps 200
+    """  # noqa: D301 (click wants the \b)
+    from scoresde.config import load_config
+    from scoresde.train import train
+    from scoresde.train.trainer import CHECKPOINT
+
+    settings = load_config(find_config(config))
+    if steps:
+        settings = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": steps})})
+    device, path = find_device(device), out / CHECKPOINT
+    with output_folder(out):
+        if resume and not path.exists():
+            click.echo(f"{out} holds no checkpoint yet: starting at step 0")
+        if resume or not path.exists():  # else the trainer refuses
+            click.echo(data_summary(settings))
+        meter = TrainingMeter(settings.train.steps)
+        try:
+            with meter.watch() as report:
+                train(settings, out, resume, device, report)
+        except KeyboardInterrupt:
+            if meter.step and path.exists():
+                again = [arg for arg in ctx.obj if arg != "--resume"]
+                click.echo(f"stopped after step {meter.step}, saved in {path}; to continue:", err=True)
+                click.echo(f"  {shlex.join(['scoresde', *again, '--resume'])}", err=True)
+            raise
+    click.echo(f"checkpoint: {path} (step {settings.train.steps})")
+    click.echo(f"to draw from it: {shlex.join(['scoresde', 'sample', '--model', str(out), '--steps', '10'])}")
+
+
+def configs() -> dict[str, Path]:
+    """The configs that come with scoresde: inside an installed package, at the top of a checkout."""
+    import scoresde
+
+    package = Path(scoresde.__file__).parent
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((folder for folder in folders if folder.is_dir()), folders[0])
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find_config(name: str) -> Path:
+    """A path as it is, or the file of a config that comes with scoresde."""
+    from scoresde.errors import choose
+
+    path = Path(name)
+    if path.is_file() or path.suffix or path.name != name:
+        return path
+    shipped = configs()
+    return shipped[choose("config", name, shipped)]
+
+
+def data_summary(config: Config) -> str:
+    """Count, shape, and min, max, mean and standard deviation before and after scaling; a warning if odd."""
+    from scoresde.data import Scaler, load
+
+    data, kind = load(config.data.name, config.data.split, **config.data.options), config.data.scaler
+    scaler = Scaler.image() if kind == "image" else Scaler.fit(data.x, kind)
+    before, after = statistics(data.x), statistics(data.x, scaler)
+    classes = f", {len(data.classes)} classes" if data.classes else ""
+    names = ("min", "max", "mean", "std")
+    lines = [
+        f"data: {data.name}, {len(data)} x {tuple(data.event_shape)}{classes}",
+        align(
+            [
+                ("", *names),
+                ("as read", *(f"{v:.4g}" for v in before)),
+                (f"scaled ({kind})", *(f"{round(v, 6):.4g}" for v in after)),
+            ],
+            right=(1, 2, 3, 4),
+        ),
+    ]
+    if not 0.2 <= after[3] <= 2:
+        lines.append(
+            f"warning: the standard deviation after scaling is {after[3]:.3g}, outside 0.2 to 2:"
+            " choose another data.scaler, or samples will be poor"
+        )
+    return "\n".join(lines)
+
+
+def statistics(x: Tensor, scaler: Any = None) -> tuple[float, float, float, float]:
+    """(min, max, mean, standard deviation) over all numbers, a piece at a time."""
+    low, high, total, squares = float("inf"), float("-inf"), 0.0, 0.0
+    for piece in x.split(4096):
+        values = (scaler.encode(piece) if scaler else piece).double()
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        total, squares = total + float(values.sum()), squares + float(values.square().sum())
+    mean = total / x.numel()
+    return low, high, mean, max(0.0, squares / x.numel() - mean**2) ** 0.5

@@ -1,0 +1,145 @@
+"""Pictures of samples with pillow alone: a grid of images, or points in the plane with axes. PNG bytes are returned."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+LIMIT = 400  # images in one grid
+INK, FRAME, GUIDE = (60, 60, 60), (150, 150, 150), (236, 236, 236)
+COLOURS = (  # one per class, distinct also for most colour-blind readers (Okabe & Ito 2008, reordered)
+    (0, 114, 178),
+    (213, 94, 0),
+    (0, 158, 115),
+    (204, 121, 167),
+    (230, 159, 0),
+    (86, 180, 233),
+    (120, 120, 120),
+    (150, 130, 20),
+)
+
+
+def picture(x: np.ndarray, labels: np.ndarray | None = None) -> bytes:
+    """The picture that suits samples (n, *event): images as a grid, vectors as points, single numbers as their CDF."""
+    if x.ndim == 4:
+        return image_grid(x, labels)
+    if x.ndim == 3:
+        return image_grid(x[:, None], labels)
+    flat = x.reshape(len(x), -1)
+    if flat.shape[1] == 1:
+        order = np.argsort(flat[:, 0], kind="stable")
+        share = (np.arange(len(x)) + 0.5) / len(x)
+        return scatter(np.stack([flat[order, 0], share], 1), None if labels is None else labels[order], square=False)
+    return scatter(flat[:, :2], labels)
+
+
+def arrange(count: int, labels: np.ndarray | None = None) -> list[list[int]]:
+    """Which sample goes where, row by row: a row per class where there are 2 to 20 classes, else rows of about eight.
+
+    At most `LIMIT` samples are shown.
+
+    >>> import numpy as np
+    >>> arrange(4, np.array([0, 1, 0, 1]))
+    [[0, 2], [1, 3]]
+    """
+    shown = np.arange(count)
+    if labels is not None and 2 <= len(kinds := np.unique(labels)) <= 20:
+        return [shown[labels == kind][: LIMIT // len(kinds)].tolist() for kind in kinds]
+    shown = shown[:LIMIT].tolist()
+    columns = min(count, max(8, math.ceil(math.sqrt(len(shown)))))
+    return [shown[i : i + columns] for i in range(0, len(shown), columns)]
+
+
+def image_grid(x: np.ndarray, labels: np.ndarray | None = None) -> bytes:
+    """Images (n, channels, height, width) side by side, small ones enlarged by a whole factor.
+
+    uint8 is shown as it is; other numbers from their smallest to their largest value of all images together. One, three
+    and four channels are grey, RGB and RGBA; of other counts the first channel is shown.
+    """
+    if x.dtype != np.uint8:
+        low, high = float(x.min()), float(x.max())
+        x = np.round((x - low) * (255 / (high - low if high > low else 1))).astype(np.uint8)
+    if x.shape[1] not in (1, 3, 4):
+        x = x[:, :1]
+    channels, height, width = x.shape[1:]
+    rows = arrange(len(x), labels)
+    columns = max(map(len, rows))
+    scale = max(1, math.ceil(56 / max(height, width)))
+    gap = 4
+    sheet = np.full(
+        (len(rows) * (height * scale + gap) + gap, columns * (width * scale + gap) + gap, channels), 255, np.uint8
+    )
+    for r, row in enumerate(rows):
+        for c, index in enumerate(row):
+            top, left = gap + r * (height * scale + gap), gap + c * (width * scale + gap)
+            tile = x[index].transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
+            sheet[top : top + height * scale, left : left + width * scale] = tile
+    return _png(sheet[:, :, 0] if channels == 1 else sheet)
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers from low to high, about as many as asked for: 1, 2 or 5 times a power of ten apart.
+
+    >>> ticks(0, 1)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    raw = (high - low) / about
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * unit for m in (1, 2, 5, 10) if m * unit >= raw * 0.999)
+    return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def scatter(points: np.ndarray, labels: np.ndarray | None = None, size: int = 640, square: bool = True) -> bytes:
+    """Points (n, 2) in a frame with ticks; ``square`` gives both axes one scale unless the ranges are very unlike."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    fine = 3  # drawn this much larger, then reduced: smooth edges
+    left, right, top, bottom = (fine * m for m in (56, 20, 20, 40))
+    side = fine * size - left - right
+    (x0, x1), (y0, y1) = _ranges(points, square)
+    image = Image.new("RGB", (fine * size, top + side + bottom), "white")
+    draw = ImageDraw.Draw(image, "RGBA")
+    font: Any = ImageFont.load_default(13 * fine)
+
+    def across(value: float) -> float:
+        return left + side * (value - x0) / (x1 - x0)
+
+    def down(value: float) -> float:
+        return top + side * (y1 - value) / (y1 - y0)
+
+    for value in ticks(x0, x1):
+        draw.line([(across(value), top), (across(value), top + side)], GUIDE, fine)
+        draw.text((across(value), top + side + 8 * fine), f"{value:g}", INK, font, anchor="mt")
+    for value in ticks(y0, y1):
+        draw.line([(left, down(value)), (left + side, down(value))], GUIDE, fine)
+        draw.text((left - 8 * fine, down(value)), f"{value:g}", INK, font, anchor="rm")
+    radius = fine * min(4.0, max(1.0, 4.5 - math.log10(len(points))))
+    alpha = int(min(200, max(70, 300 - 55 * math.log10(len(points)))))
+    kinds = np.zeros(len(points), int) if labels is None else labels
+    for (a, b), kind in zip(points.tolist(), kinds.tolist(), strict=True):
+        u, v = across(a), down(b)
+        draw.ellipse((u - radius, v - radius, u + radius, v + radius), (*COLOURS[kind % len(COLOURS)], alpha))
+    draw.rectangle((left, top, left + side, top + side), outline=FRAME, width=fine)
+    return _png(np.asarray(image.reduce(fine)))
+
+
+def _ranges(points: np.ndarray, square: bool) -> Sequence[tuple[float, float]]:
+    """The range of each axis with a margin of 5 %, in one scale where the two are comparable."""
+    low, high = points.min(0).astype(float), points.max(0).astype(float)
+    width = np.where(high > low, high - low, np.maximum(1e-6, np.abs(high)))
+    if square and width.max() < 4 * width.min():
+        width[:] = width.max()
+    middle, half = (low + high) / 2, 0.55 * width
+    return [(float(m - h), float(m + h)) for m, h in zip(middle, half, strict=True)]
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

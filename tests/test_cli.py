@@ -1,0 +1,691 @@
+"""The command line: every command, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from safetensors.torch import save
+
+import scoresde.model
+from scoresde import SAMPLERS, checkpoint
+from scoresde.cli import COMMANDS, main, params, progress
+from scoresde.cli import sample as sample_command
+from scoresde.cli import train as train_command
+from scoresde.config import parse_config
+from scoresde.data import Dataset
+from scoresde.errors import OutputError
+from scoresde.train import train, trainer
+
+CLASSES = ("T-shirt/top", "bag", "ankle boot")
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def works(*args: object) -> str:
+    result = run(*args)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return result.stdout
+
+
+def fails(code: int, *args: object) -> str:
+    """The one line that a failing command prints on stderr."""
+    result = run(*args)
+    assert result.exit_code == code, (result.output, result.exception)
+    line = result.stderr.strip()
+    assert line.startswith("scoresde: error: ") and "\n" not in line, result.stderr
+    assert "Traceback" not in result.output
+    return line
+
+
+def points_config(**train_options: object) -> dict[str, object]:
+    return {
+        "data": {"name": "moons", "options": {"n": 64}},
+        "network": {"name": "mlp", "width": 16, "depth": 1, "features": 8},
+        "time": "t",
+        "train": {"steps": 3, "batch_size": 16, "warmup": 1, "ema": 0.5, **train_options},
+    }
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of points in the plane, three steps old."""
+    return train(parse_config(points_config()), tmp_path_factory.mktemp("points") / "moons").parent
+
+
+def image_run(broken: bool = False) -> trainer.Run:
+    config = parse_config(
+        {
+            "data": {"name": "squares", "scaler": "image"},
+            "network": {"name": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": [], "heads": 1},
+            "prediction": "v",
+            "time": "1000t",
+            "train": {"steps": 3, "batch_size": 12, "warmup": 1, "lr": 0.1, "ema": 0.5},
+        }
+    )
+    labels = torch.arange(12) % 3
+    x = (labels * 100)[:, None, None, None].expand(12, 1, 8, 8).to(torch.uint8).contiguous()
+    run = trainer.Run(config, Dataset(x, labels, CLASSES, name="squares"))
+    for _ in range(3):
+        run.advance()
+    if broken:
+        for weights in (*run.ema.weights.values(), *run.network.parameters()):
+            weights.data.fill_(torch.nan)
+    return run
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-conditional model of 8x8 images."""
+    path = tmp_path_factory.mktemp("images") / "squares.safetensors"
+    image_run().save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test in a folder of its own, without a terminal."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def drawn(out: str = "samples") -> tuple[dict[str, np.ndarray], dict[str, object]]:
+    """The arrays and the record of the only run in a folder."""
+    assert len(list(Path(out).iterdir())) == 3
+    (arrays,), (record,) = Path(out).glob("*.npz"), Path(out).glob("*.json")
+    with np.load(arrays) as file:
+        return dict(file), json.loads(record.read_text(encoding="utf-8"))
+
+
+# ------------------------------------------------------------------------------------------------------------ the group
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from click.testing import CliRunner; from scoresde.cli import COMMANDS, main\n"
+        "for args in ([], ['--help'], ['--version'], *([name, '--help'] for name in COMMANDS)):\n"
+        "    result = CliRunner().invoke(main, args)\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'pydantic', 'rich', 'yaml', 'PIL', 'torchdiffeq'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    root = str(Path(scoresde.__file__).parents[1])
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, env=env)
+    command = [sys.executable, "-m", "scoresde", "smaple"]
+    bad = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert bad.returncode == 2 and "did you mean 'sample'?" in bad.stderr and bad.stdout == ""
+
+
+def test_help_lists_every_command():
+    text = works("--help")
+    assert all(re.search(rf"^  {name} ", text, re.M) for name in COMMANDS)
+    assert text == works()
+    assert scoresde.__version__ in works("--version")
+
+
+def test_examples_in_help_can_be_parsed():
+    examples: list[list[str]] = []
+    for args in ([], *([name] for name in COMMANDS)):
+        lines = re.findall(r"^ +scoresde (.+?)(?:  .*)?$", works(*args, "--help"), re.M)
+        assert len(lines) >= 3 or args == ["models"] or args == ["samplers"], args
+        examples += [shlex.split(line) for line in lines]
+    for name, *args in examples:
+        command = main.get_command(main.make_context("scoresde", ["models"]), name)
+        assert command
+        command.make_context(name, list(args))  # raises what a user would see
+
+
+def test_sampler_options_are_those_of_the_builders():
+    union: dict[str, type] = {}
+    for sampler in SAMPLERS.values():
+        for adaptive in (False, True):
+            union |= {name: type(default) for name, default in sampler.options(adaptive).items()}
+    assert {name: kind for name, (kind, _) in params.SAMPLER_OPTIONS.items()} == union
+
+
+def test_default_model_is_the_library_s():
+    assert sample_command.DEFAULT_MODEL == scoresde.model.DEFAULT
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
+    def broken():
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(scoresde.model, "shipped", broken)
+    result = run("models")
+    assert result.exit_code == 1 and isinstance(result.exception, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 5),
+        (PermissionError(errno.EACCES, "Permission denied", "x.npz"), 2),
+        (MemoryError(), 2),
+        (torch.OutOfMemoryError("CUDA out of memory"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_from_outside(error: BaseException, code: int, monkeypatch: pytest.MonkeyPatch):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(scoresde.model, "shipped", broken)
+    fails(code, "models")
+
+
+# --------------------------------------------------------------------------------------------------------------- sample
+
+
+def test_sample_points(points: Path):
+    state = torch.get_rng_state()
+    text = works("sample", "--model", points, "--steps", 10, "--num", 7, "--seed", 3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert "37 network calls per sample" in text and "ema weights" in text and "7 samples" in text
+    for ending in ("png", "npz", "json"):
+        assert f"samples/moons-ode-10-seed3.{ending}" in text.splitlines()
+    arrays, record = drawn()
+    assert set(arrays) == {"samples"} and arrays["samples"].shape == (7, 2) and arrays["samples"].dtype == np.float32
+    model = scoresde.load_model(points)
+    want = scoresde.sample(model.denoiser, (7, 2), "ode", 10, seed=3)
+    np.testing.assert_array_equal(arrays["samples"], model.scaler.decode(want.x).numpy())
+    assert record["settings"] == dict(want.settings) and record["times"] == list(want.times)
+    assert record["nfe"] == record["network_evals"] == 37 and record["num"] == 7
+    assert record["sha256"] == model.info["sha256"] and record["class"] is None
+    assert record["command"] == f"scoresde sample --model {points} --steps 10 --num 7 --seed 3"
+    with Image.open("samples/moons-ode-10-seed3.png") as picture:
+        assert picture.mode == "RGB" and min(picture.size) > 300
+
+
+def test_sample_images(images: Path):
+    works("sample", "--model", images, "--sampler", "ddim", "--steps", 2)
+    arrays, record = drawn()
+    assert arrays["samples"].shape == (63, 1, 8, 8) and arrays["samples"].dtype == np.uint8  # 64 less what is uneven
+    np.testing.assert_array_equal(arrays["labels"], np.arange(63) % 3)
+    assert record["class"] == "in turn" and record["classes"] == list(CLASSES)
+    with Image.open("samples/squares-ddim-2-seed0.png") as picture:
+        pixels = np.asarray(picture)
+    assert pixels.shape == (3 * 60 + 4, 21 * 60 + 4)  # a row per class, 7 x enlarged, gaps of 4
+    np.testing.assert_array_equal(pixels[4 : 4 + 56 : 7, 4 : 4 + 56 : 7], arrays["samples"][0, 0])
+    np.testing.assert_array_equal(pixels[64 : 64 + 56 : 7, 64 : 64 + 56 : 7], arrays["samples"][4, 0])
+
+
+def test_the_same_command_gives_the_same_files(images: Path):
+    args = ("sample", "--model", images, "--sampler", "ddpm", "--steps", 4, "--num", 5)
+    works(*args, "--out", "a")
+    works(*args, "--out", "b")
+    for name in ("squares-ddpm-4-seed0.png", "squares-ddpm-4-seed0.npz"):
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+    works(*args, "--out", "c", "--seed", 1)
+    assert not np.array_equal(drawn("a")[0]["samples"], drawn("c")[0]["samples"])
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sample_depends_on_seed_and_index_alone(name: str, points: Path):
+    args = ("sample", "--model", points, "--sampler", name, "--steps", 6, "--dtype", "float64")
+    works(*args, "--num", 8, "--out", "all")
+    works(*args, "--num", 8, "--batch-size", 3, "--out", "batches")
+    works(*args, "--num", 1, "--index", 5, "--out", "alone")
+    all_, batches, alone = (drawn(out)[0]["samples"] for out in ("all", "batches", "alone"))
+    assert all_.dtype == np.float64 and np.isfinite(all_).all()
+    np.testing.assert_allclose(batches, all_, rtol=0, atol=1e-11 * np.abs(all_).max())
+    np.testing.assert_allclose(alone[0], all_[5], rtol=0, atol=1e-11 * np.abs(all_).max())
+
+
+def test_index_alone_keeps_its_class(images: Path):
+    args = ("sample", "--model", images, "--sampler", "ddpm", "--steps", 3)
+    works(*args, "--num", 7, "--out", "all")
+    works(*args, "--num", 2, "--index", 5, "--out", "some")
+    (full, _), (some, record) = drawn("all"), drawn("some")
+    np.testing.assert_array_equal(some["labels"], full["labels"][5:])
+    assert np.abs(some["samples"].astype(int) - full["samples"][5:]).max() <= 1  # rounding
+    assert record["settings"]["first"] == 5 and Path("some/squares-ddpm-3-seed0-index5.npz").is_file()
+
+
+@pytest.mark.parametrize("wanted", ["1", "bag", "BAG"])
+def test_one_class(wanted: str, images: Path):
+    works("sample", "--model", images, "--steps", 2, "--num", 3, "--class", wanted)
+    arrays, record = drawn()
+    assert arrays["labels"].tolist() == [1, 1, 1] and record["class"] == wanted
+
+
+def test_no_class(images: Path):
+    works("sample", "--model", images, "--steps", 2, "--num", 3, "--class", "none")
+    arrays, _ = drawn()
+    model = scoresde.load_model(images)
+    x = scoresde.sample(model.denoiser, (3, 1, 8, 8), "ode", 2).x
+    np.testing.assert_array_equal(arrays["samples"], model.scaler.decode(x).round().clamp(0, 255).to(torch.uint8))
+    assert "labels" not in arrays
+
+
+def test_adaptive_and_its_name(points: Path):
+    text = works("sample", "--model", points, "--num", 4, "--rtol", "1e-3", "--atol", "1e-3")
+    _, record = drawn()
+    assert "adaptive" in text and Path("samples/moons-ode-adaptive-seed0.npz").is_file()
+    assert record["settings"]["options"]["rtol"] == 1e-3 and record["settings"]["adaptive"]
+
+
+def test_budget_of_calls(points: Path):
+    works("sample", "--model", points, "--num", 4, "--nfe", 20)
+    _, record = drawn()
+    assert record["nfe"] == 17 and record["settings"]["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "times"),
+    [
+        ("--times", "1,0.5,0.1,0", [1, 0.5, 0.1, 0]),
+        ("--times", "@grid.txt", [1, 0.25, 0]),
+        ("--sigmas", "80,1,0.1,0", None),
+        ("--logsnr", "-8,0,3,inf", None),
+    ],
+)
+def test_grids_of_one_s_own(flag: str, text: str, times: list[float] | None, points: Path):
+    Path("grid.txt").write_text("1.0\n0.25\n0\n")
+    works("sample", "--model", points, "--num", 2, "--sampler", "eab2", flag, text)
+    _, record = drawn()
+    if times is None:
+        sde, values = scoresde.VPSDE(), [float(v) for v in text.split(",")]
+        lam = sde.knots(record["times"]).lam
+        want = np.asarray(values) / 2 if flag == "--logsnr" else [-np.log(v) if v else np.inf for v in values]
+        np.testing.assert_allclose(lam, want, atol=1e-10)
+    else:
+        assert record["times"] == times
+
+
+def test_other_options(points: Path, images: Path):
+    works("sample", "--model", points, "--num", 3, "--steps", 4, "--out", "ema")
+    works("sample", "--model", points, "--num", 3, "--steps", 4, "--out", "raw", "--weights", "raw")
+    works("sample", "--model", points, "--num", 3, "--steps", 4, "--out", "dev", "--noise", "device")
+    ema, raw, dev = (drawn(out)[0]["samples"] for out in ("ema", "raw", "dev"))
+    assert not np.allclose(ema, raw) and not np.allclose(ema, dev)
+    assert drawn("raw")[1]["weights"] == "raw" and drawn("dev")[1]["settings"]["noise"] == "device"
+    works("sample", "--model", images, "--num", 3, "--steps", 4, "--clip-x0", "-0.1,0.1", "--out", "clip")
+    arrays, record = drawn("clip")
+    assert record["clip_x0"] == [-0.1, 0.1]
+    assert arrays["samples"].min() >= 114 and arrays["samples"].max() <= 141
+
+
+def test_a_folder_that_is_there_and_files_that_are_replaced(points: Path):
+    Path("samples").mkdir()
+    for _ in range(2):
+        works("sample", "--model", points, "--num", 2, "--steps", 2)
+    drawn()
+
+
+def test_bars_on_a_terminal_change_nothing(points: Path, monkeypatch: pytest.MonkeyPatch):
+    args = ("sample", "--model", points, "--num", 5, "--batch-size", 2)
+    for extra in (["--sampler", "ddpm", "--steps", "7"], ["--sampler", "ode", "--rtol", "1e-2"]):
+        monkeypatch.setattr(progress, "on_terminal", lambda: False)
+        works(*args, *extra, "--out", "silent")
+        monkeypatch.setattr(progress, "on_terminal", lambda: True)
+        result = run(*args, *extra, "--out", "bar")
+        assert result.exit_code == 0 and "network calls" in result.stderr
+        assert ("21/21" in result.stderr) == ("ddpm" in extra)
+    for silent in Path("silent").glob("*.npz"):
+        assert silent.read_bytes() == Path("bar", silent.name).read_bytes()
+
+
+BAD = [
+    (("--steps", "0"), "steps must be a positive integer"),
+    (("--steps", "-1"), "steps must be a positive integer"),
+    (("--steps", "2.5"), "steps must be a positive integer"),
+    (("--steps", "ten"), "steps must be a positive integer"),
+    (("--nfe", "0"), "nfe must be a positive integer"),
+    (("--num", "0"), "num must be a positive integer"),
+    (("--batch-size", "0"), "batch-size must be a positive integer"),
+    (("--seed", "-1"), "seed must be an integer of at least 0"),
+    (("--index", "x"), "index must be an integer of at least 0"),
+    (("--steps", "4", "--nfe", "4"), "give one"),
+    (("--nfe", "4", "--sampler", "pc", "--correctors", "9", "--steps", "2"), "give one"),
+    (("--sampler", "dimm"), "did you mean 'ddim'?"),
+    (("--sampler", "dpmppp"), "dpm++2m"),
+    (("--sampler", "dpm++2m", "--rtol", "1e-5"), "no option 'rtol'"),
+    (("--sampler", "ddim", "--eta", "2"), "[0, 1]"),
+    (("--sampler", "ddim", "--eta", "x"), "'x' is not a valid float"),
+    (("--sampler", "ddpm", "--variance", "uper"), "did you mean 'upper'?"),
+    (("--sampler", "pc", "--predictor", "ode"), "ddpm, em, ddim"),
+    (("--sampler", "pc", "--snr", "nan"), "(0, 1)"),
+    (("--steps", "10", "--rtol", "1e-5"), "adaptive"),
+    (("--steps", "10", "--method", "dopri5"), "rk4"),
+    (("--rtol", "0"), "(0, 1)"),
+    (("--nfe", "1", "--final", "t_min"), "nfe = 1"),
+    (("--grid", "lamda"), "did you mean 'lambda'?"),
+    (("--steps", "4", "--final", "zeroo"), "did you mean 'zero'?"),
+    (("--grid", "t", "--sigmas", "80,0"), "give one grid"),
+    (("--sigmas", "80,1,2,0"), "strictly decreasing"),
+    (("--times", "1,nan,0"), "strictly decreasing"),
+    (("--times", "2,0"), "within [0, 1.0]"),
+    (("--times", "1"), "at least two"),
+    (("--times", "1,x"), "'x' is not a number"),
+    (("--times", "@nowhere"), "No such file"),
+    (("--logsnr", "-90,0"), "below"),
+    (("--times", "1,0", "--steps", "4"), "verbatim"),
+    (("--clip-x0", "1"), "2 numbers"),
+    (("--clip-x0", "1,-1"), "below"),
+    (("--weights", "emma"), "did you mean 'ema'?"),
+    (("--noise", "gpu"), "cpu, device"),
+    (("--dtype", "float16"), "float32, float64"),
+    (("--device", "tpu"), "auto, cpu, cuda"),
+    (("--class", "3"), "has no classes"),
+    (("--stpes", "3"), "did you mean --step"),
+    (("--out", "a.png"), "must be a folder"),
+    (("extra",), "extra"),
+]
+
+
+@pytest.mark.parametrize(("args", "words"), BAD, ids=[" ".join(args) for args, _ in BAD])
+def test_bad_input(args: tuple[str, ...], words: str, points: Path, here: Path):
+    assert words in fails(2, "sample", "--model", points, *args)
+    assert not list(here.iterdir())
+
+
+def test_bad_class(images: Path, here: Path):
+    assert "did you mean 'ankle boot'?" in fails(2, "sample", "--model", images, "--class", "ankle bot")
+    assert "0 to 2" in fails(2, "sample", "--model", images, "--class", "3")
+    assert "0 to 2" in fails(2, "sample", "--model", images, "--class", "-1")
+    assert not list(here.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_no_cuda(points: Path):
+    assert "no CUDA device" in fails(2, "sample", "--model", points, "--device", "cuda")
+
+
+def test_unknown_model(here: Path):
+    assert "no model 'nowhere'" in fails(2, "sample", "--model", "nowhere")
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("command", ["sample --model", "inspect", "table ddim --model"])
+def test_damaged_checkpoints(command: str, points: Path):
+    whole = (points / "checkpoint.safetensors").read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    flipped = bytearray(whole)
+    flipped[header + 1000] ^= 1
+    info = {"format": checkpoint.FORMAT, "sha256": checkpoint.digest({})}
+    files = {
+        "empty": b"",
+        "truncated": whole[: len(whole) // 2],
+        "header-cut": whole[:100],
+        "altered": bytes(flipped),
+        "header-altered": whole.replace(b'\\"event_shape\\"', b'\\"event_shape\\x'),
+        "foreign": save({"w": torch.zeros(3)}),
+        "other-format": save({}, metadata={"scoresde": json.dumps({**info, "format": 99})}),
+        "no-model": save({}, metadata={"scoresde": json.dumps(info)}),
+        "no-json": save({}, metadata={"scoresde": "[1, 2]"}),
+        "pickle": b"\x80\x04\x95" + bytes(100),
+    }
+    for name, content in files.items():
+        Path("bad.safetensors").write_bytes(content)
+        line = fails(2, *command.split(), "bad.safetensors")
+        assert "bad.safetensors" in line, name
+    assert [path.name for path in Path().iterdir()] == ["bad.safetensors"]
+
+
+def test_folder_that_cannot_be_made(points: Path):
+    Path("file").write_text("not a folder")
+    assert "file/below" in fails(5, "sample", "--model", points, "--steps", 2, "--out", "file/below")
+    assert "file" in fails(5, "sample", "--model", points, "--steps", 2, "--out", "file")
+    assert [path.name for path in Path().iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_no_space(at: int, points: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def full(descriptor: int):
+        calls.append(descriptor)
+        if len(calls) == at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert "No space left" in fails(5, "sample", "--model", points, "--steps", 2, "--out", "a/b")
+    assert not list(here.iterdir())
+
+
+def test_solver_that_cannot_finish(points: Path, here: Path):
+    assert "10 network calls" in fails(3, "sample", "--model", points, "--max-nfe", 10)
+    assert not list(here.iterdir())
+
+
+def test_network_that_returns_nan(tmp_path_factory: pytest.TempPathFactory, here: Path):
+    path = tmp_path_factory.mktemp("broken") / "nan.safetensors"
+    image_run(broken=True).save(path)
+    for sampler in ("ode", "ddim"):
+        fails(3, "sample", "--model", path, "--sampler", sampler, "--steps", 2)
+    assert not list(here.iterdir())
+
+
+def test_interrupt(points: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*args: object):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample_command, "render", interrupted)
+    fails(130, "sample", "--model", points, "--steps", 2)
+    assert not list(here.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------------------- train
+
+
+def write_config(path: str = "run.yaml", **changes: object) -> str:
+    Path(path).write_text(json.dumps({**points_config(), **changes}))  # JSON is YAML
+    return path
+
+
+def test_train(here: Path):
+    result = run("train", write_config(), "--out", "runs/a")
+    assert result.exit_code == 0, result.stderr
+    assert "moons, 64 x (2,)" in result.stdout and "scaled (standard)" in result.stdout
+    assert re.search(r"^scaled.* 0  +1$", result.stdout, re.M)  # mean 0, standard deviation 1
+    assert "warning" not in result.stdout and "scoresde sample --model runs/a" in result.stdout
+    assert re.search(r"^step 3/3  loss .*samples/s", result.stderr)
+    works("sample", "--model", "runs/a", "--num", 3, "--steps", 2)
+    assert "--resume" in fails(2, "train", "run.yaml", "--out", "runs/a")
+    assert "another config" in fails(2, "train", "run.yaml", "--out", "runs/a", "--resume", "--steps", 4)
+    works("train", "run.yaml", "--out", "runs/b", "--steps", 2)
+    assert checkpoint.load_checkpoint("runs/b/checkpoint.safetensors")[1]["step"] == 2
+
+
+def test_train_warns_of_odd_scales(here: Path):
+    np.save("far.npy", np.random.default_rng(0).normal(50, 7, (64, 2)).astype(np.float32))
+    text = works("train", write_config(data={"name": "far.npy", "scaler": "none"}), "--out", "a")
+    assert "warning: the standard deviation after scaling is" in text
+
+
+def test_interrupted_training_goes_on_exactly(monkeypatch: pytest.MonkeyPatch):
+    write_config(train={"steps": 6, "batch_size": 16, "warmup": 1})
+    works("train", "run.yaml", "--out", "whole")
+    advance = trainer.Run.advance
+
+    def interrupted(self: trainer.Run) -> dict[str, float]:
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Run, "advance", interrupted)
+        result = run("train", "run.yaml", "--out", "parts")
+    assert result.exit_code == 130 and "Traceback" not in result.output
+    assert "stopped after step 4" in result.stderr
+    again = next(line for line in result.stderr.splitlines() if "--resume" in line)
+    assert again.strip() == "scoresde train run.yaml --out parts --resume"
+    works(*shlex.split(again)[1:])
+    one, two = (checkpoint.load_checkpoint(f"{name}/checkpoint.safetensors") for name in ("whole", "parts"))
+    assert one[1]["sha256"] == two[1]["sha256"] and two[1]["step"] == 6
+
+
+def test_resume_of_nothing_starts():
+    assert "starting at step 0" in works("train", write_config(), "--out", "a", "--resume")
+
+
+def test_training_bar(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
+    result = run("train", write_config(), "--out", "a")
+    assert result.exit_code == 0 and "3/3" in result.stderr and "samples/s" in result.stderr
+
+
+def test_training_that_stops_itself(monkeypatch: pytest.MonkeyPatch, here: Path):
+    write_config(train={"steps": 20, "batch_size": 16})
+    monkeypatch.setattr(trainer, "denoising_loss", lambda d, x0, t, noise, w, **cond: torch.nan * d.output(x0, t)[:, 0])
+    assert "ten steps in a row" in fails_last_line(4, "train", "run.yaml", "--out", "a")
+
+
+def fails_last_line(code: int, *args: object) -> str:
+    result = run(*args)
+    assert result.exit_code == code and "Traceback" not in result.output, result.output
+    return result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"data": {"name": "moon"}}, "did you mean 'moons'?"),
+        ({"data": {"name": "nowhere.csv"}}, "no such file"),
+        ({"data": {"name": "bad.csv"}}, "line 2"),
+        ({"data": {"name": "nan.npy"}}, "NaN"),
+        ({"data": {"name": "cut.npz"}}, "cut.npz"),
+        ({"netwrok": {}}, "did you mean 'network'?"),
+        ({"network": {"name": "mpl"}}, "did you mean 'mlp'?"),
+        ({"network": {"name": "mlp", "widht": 3}}, "did you mean 'width'?"),
+        ({"sde": {"name": "vpp"}}, "did you mean 'vp'?"),
+        ({"prediction": "epsilon"}, "did you mean 'eps'?"),
+        ({"train": {"steps": 0}}, "train.steps = 0"),
+        ({"train": {"stesp": 3}}, "did you mean 'steps'?"),
+        ({"train": {"batch_size": 100}}, "larger than the data"),
+    ],
+)
+def test_bad_configs(changes: dict[str, object], words: str, here: Path):
+    Path("bad.csv").write_text("1,2\n3,x\n")
+    np.save("nan.npy", np.full((64, 2), np.nan, np.float32))
+    Path("cut.npz").write_bytes(b"PK\x03\x04 cut")
+    line = fails_last_line(2, "train", write_config(**changes), "--out", "a")
+    assert words in line and line.startswith("scoresde: error: ")
+    assert not Path("a").exists()
+
+
+def test_config_files(here: Path):
+    assert "no such file" in fails(2, "train", "nowhere.yaml", "--out", "a")
+    assert "did you mean 'fashion_mnist'?" in fails(2, "train", "fashion_mnits", "--out", "a")
+    Path("bad.yaml").write_text("a: [1")
+    assert "not YAML" in fails(2, "train", "bad.yaml", "--out", "a")
+    assert "missing option '--out'" in fails(2, "train", "fashion_mnist")
+    Path("file").write_text("")
+    assert "cannot write into" in fails(5, "train", write_config(), "--out", "file/a")
+    assert not Path("a").exists()
+
+
+def test_every_shipped_config_can_be_read():
+    from scoresde.config import load_config
+
+    assert "fashion_mnist" in train_command.configs()
+    for name, path in train_command.configs().items():
+        assert train_command.find_config(name) == path
+        load_config(path)
+
+
+def test_no_space_while_training(monkeypatch: pytest.MonkeyPatch, here: Path):
+    def full(path: object, content: bytes):
+        raise OutputError(f"cannot write {str(path)!r}: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    assert "No space left" in fails_last_line(5, "train", write_config(), "--out", "a")
+    assert not Path("a").exists()
+
+
+# ------------------------------------------------------------------------------------- models, samplers, table, inspect
+
+
+def test_models(points: Path, images: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scoresde.model, "shipped", lambda: {})
+    assert "no model is shipped" in works("models") and json.loads(works("models", "--json")) == []
+    Path("tiny.safetensors").write_bytes(images.read_bytes())
+    figures = {"floor": {"coverage": 1.0}, "ode-10": {"run": {"nfe": 37}, "classes": {"agreement": 0.9312, "k": 5}}}
+    Path("tiny.json").write_text(json.dumps({"figures": figures}))
+    monkeypatch.setattr(scoresde.model, "shipped", lambda: {"tiny": Path("tiny.safetensors")})
+    header, row = works("models").splitlines()
+    assert header.startswith("NAME") and row.startswith("tiny") and row.endswith("ode-10: agreement 0.931")
+    assert "squares" in row and "vp" in row
+    (fact,) = json.loads(works("models", "--json"))
+    assert fact["name"] == "tiny" and fact["card"]["figures"] == figures
+
+
+def test_shipped_models_can_be_listed():
+    text = works("models")
+    for name in scoresde.model.shipped():
+        assert re.search(rf"^{name} ", text, re.M)
+        works("inspect", name)
+        assert max(map(len, text.splitlines())) <= 140
+
+
+def test_samplers():
+    text = works("samplers")
+    assert all(re.search(rf"^{re.escape(name)} .*{re.escape(s.use)}$", text, re.M) for name, s in SAMPLERS.items())
+    facts = {fact["name"]: fact for fact in json.loads(works("samplers", "--json"))}
+    assert list(facts) == list(SAMPLERS)
+    assert facts["ddim"]["options"] == {"eta": 0.0} and facts["ddpm"]["stochastic"] and facts["ode"]["order"] == 4
+    assert facts["ode"]["adaptive_options"]["method"] == "dopri5"
+
+
+def test_table():
+    text = works("table", "ddim", "--steps", 4)
+    rows = text.splitlines()
+    assert len(rows) == 7 and rows[0].startswith("ddim --eta 0.0 in x0 space under VPSDE(")
+    assert rows[1].split() == ["row", "t", "t_next", "a", "b0"] and "4 network calls, order 1, no noise" in rows[-1]
+    facts = json.loads(works("table", "eab3", "--steps", 8, "--grid", "karras", "--sde", "cosine", "--json"))
+    table = SAMPLERS["eab3"].build(scoresde.CosineVPSDE(), facts["times"])
+    assert [row["b"] for row in facts["rows"]] == [list(row.b) for row in table.rows]
+    assert facts["defect"] < 1e-12 and facts["order"] == 3 and facts["nfe"] == 8
+
+
+@pytest.mark.parametrize("name", [name for name, s in SAMPLERS.items() if s.adaptive is None])
+@pytest.mark.parametrize("sde", scoresde.SDES)
+def test_tables_of_all(name: str, sde: str):
+    assert "defect" in works("table", name, "--steps", 3, "--sde", sde)
+
+
+def test_table_of_a_model(points: Path):
+    assert works("table", "pc", "--steps", 3, "--model", points) == works("table", "pc", "--steps", 3)
+    assert works("table", "em", "--sigmas", "3,1,0.1,0", "--sde", "edm").count("\n") == 6
+
+
+def test_table_errors():
+    assert "'ode' is not a table" in fails(2, "table", "ode", "--steps", 4)
+    assert "did you mean 'cosine'?" in fails(2, "table", "ddim", "--sde", "cosin")
+    assert "give one" in fails(2, "table", "ddim", "--sde", "vp", "--model", "x")
+    assert "no option 'snr'" in fails(2, "table", "ddim", "--snr", "0.1")
+    assert "missing argument 'SAMPLER'" in fails(2, "table")
+
+
+def test_inspect(points: Path, images: Path):
+    text = works("inspect", points)
+    assert re.search(r"^step +3 of 3$", text, re.M)
+    assert re.search(r"^sde +vp, t_min = 0.001 \(λ = 4.558\), t_max = 1 \(λ = -5.025\)$", text, re.M)
+    assert re.search(r"^time +continuous, t in \[0.001, 1\], labels 0.001 to 1 \(t\)$", text, re.M)
+    assert all(re.search(rf"^{group} .*sha256", text, re.M) for group in ("ema", "raw", "opt"))
+    facts = json.loads(works("inspect", images, "--json"))
+    assert facts["classes"] == list(CLASSES) and facts["event_shape"] == [1, 8, 8] and facts["prediction"] == "v"
+    raw = checkpoint.group(checkpoint.load_checkpoint(images)[0], "raw")
+    assert facts["weights"]["raw"]["sha256"] == checkpoint.digest(raw)
+
+
+def test_inspect_says_which_index(tmp_path: Path):
+    config = {**points_config(steps=1, index_times=True), "time": "index", "sde": {"name": "ddpm", "N": 500}}
+    train(parse_config(config), "chain")
+    assert re.search(r"^time +discrete, N=500, labels 0..499$", works("inspect", "chain"), re.M)
+    assert "no model 'nowhere'" in fails(2, "inspect", "nowhere")

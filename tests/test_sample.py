@@ -1,0 +1,362 @@
+"""`sample` and `encode`: what may change a result and what may not, for every registered sampler and SDE."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from exact import DETERMINISTIC, F64, SDES, STOCHASTIC, TABLES, mixture, start, steps_for
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import scoresde
+from scoresde import SAMPLERS, BadInput, SolverFailure
+from scoresde.grids import from_sigmas, make_grid
+from scoresde.noise import SeededNoise
+
+VP = SDES["vp"]
+
+
+def draw(name: str, n: int = 12, sde: scoresde.SDE = VP, **how: object) -> scoresde.Result:
+    how = {"steps": steps_for(name), "seed": 7, "dtype": F64, **how}
+    return scoresde.sample(mixture().denoiser(sde), (n, 2), name, **how)
+
+
+# ------------------------------------------------------------------------------------------- seeds, batches, threads
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sample_depends_on_its_seed_and_index_alone(name: str) -> None:
+    whole = draw(name).x
+    for size in (1, 5, 12):
+        assert (draw(name, batch_size=size).x - whole).abs().max() < 1e-12
+    assert (draw(name, n=1, first=5).x - whole[5:6]).abs().max() < 1e-12
+    assert not torch.equal(draw(name, seed=8).x, whole)
+    assert torch.equal(draw(name).x, whole)
+
+
+def test_noise_is_bitwise_the_same_in_any_company_and_independent_otherwise() -> None:
+    x = torch.zeros(6, 5, 4)
+    source, shuffled = SeededNoise(3, range(6)), SeededNoise(3, [4, 1])
+    assert torch.equal(source(2, 0, x)[[4, 1]], shuffled(2, 0, x[:2]))
+    wide = torch.zeros(1, 20000)
+    draws = [SeededNoise(s, [k])(i, j, wide)[0] for s, k, i, j in np.ndindex(2, 2, 3, 2)]
+    correlation = torch.corrcoef(torch.stack(draws)) - torch.eye(len(draws))
+    assert correlation.abs().max() < 5 / math.sqrt(20000)
+    pooled = torch.cat(draws).double()
+    for power, moment in enumerate((0.0, 1.0, 0.0, 3.0), start=1):
+        spread = math.sqrt([1, 2, 15, 96][power - 1] / len(pooled))
+        assert abs(float(pooled.pow(power).mean()) - moment) < 5 * spread
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_global_random_state_is_neither_read_nor_changed(name: str) -> None:
+    def states() -> tuple:
+        return torch.get_rng_state().tolist(), random.getstate(), str(np.random.get_state())
+
+    first, before = draw(name).x, states()
+    torch.manual_seed(99)
+    changed = states()
+    again = draw(name).x
+    assert torch.equal(first, again) and states() == changed and before != changed
+
+
+def test_samplers_are_values_shared_by_threads() -> None:
+    for sampler in SAMPLERS.values():
+        assert dataclasses.is_dataclass(sampler) and sampler.__dataclass_params__.frozen
+        solver = sampler.build(VP, (1.0, 0.5, 0.1))
+        assert dataclasses.is_dataclass(solver) and solver.__dataclass_params__.frozen
+    jobs = [(name, seed) for seed in (0, 1) for name in SAMPLERS]
+    alone = [draw(name, seed=seed, steps=4 + seed).x for name, seed in jobs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda job: draw(job[0], seed=job[1], steps=4 + job[1]).x, jobs))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_an_aborted_run_leaves_nothing_behind() -> None:
+    def stop(i: int, *rest: object) -> None:
+        raise InterruptedError
+
+    whole = draw("dpm++2m").x
+    with pytest.raises(InterruptedError):
+        draw("dpm++2m", callback=stop)
+    assert torch.equal(draw("dpm++2m").x, whole)
+
+
+# ------------------------------------------------------------------------------------------------------ counts, grids
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 11, 27, 53])
+def test_any_number_of_steps_under_any_sde(name: str, n: int) -> None:
+    """Finite, exactly n intervals, counted calls = result.nfe = the documented formula."""
+    for sde in SDES.values():
+        calls: list[float] = []
+        inner = mixture().network(sde, "x0")
+        denoiser = scoresde.Denoiser(lambda x, t, f=inner, c=calls: c.append(float(t[0])) or f(x, t), sde, "x0")
+        out = scoresde.sample(denoiser, (2, 2), name, n, dtype=F64)
+        m = {"pc": 1, "langevin": 5}.get(name)
+        formula = SAMPLERS[name].nfe.replace("4(", "4*(").replace("m(", "m*(").replace("mn", "m*n")
+        assert len(calls) == out.nfe == eval(formula, {"n": n, "m": m})
+        assert len(out.times) == n + 1 and torch.isfinite(out.x).all()
+        assert sde.t_min * (1 - 1e-9) <= min(calls) and max(calls) <= sde.t_max
+        assert out.times[0] == sde.t_max and all(a > b for a, b in zip(out.times, out.times[1:], strict=False))
+
+
+@pytest.mark.parametrize("name", [n for n in TABLES if n != "langevin"])
+def test_thousands_of_steps(name: str) -> None:
+    for n in (999, 1500):
+        out = draw(name, 2, steps=n)
+        assert torch.isfinite(out.x).all() and len(out.times) == n + 1
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_nfe_budgets_are_kept_and_used(name: str) -> None:
+    out = draw(name, 2, steps=None, nfe=20)
+    one_more = draw(name, 2, steps=len(out.times), nfe=None)
+    assert out.nfe <= 20 < one_more.nfe
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_given_grid_is_used_verbatim(name: str) -> None:
+    sde, sigmas = SDES["edm"], [80, 24, 6, 1.5, 0.3, 0.05, 0]
+    seen: list[float] = []
+    inner = mixture().network(sde, "x0")
+    denoiser = scoresde.Denoiser(lambda x, t: seen.append(float(t[0])) or inner(x, t), sde, "x0")
+    out = scoresde.sample(denoiser, (1, 2), name, grid=from_sigmas(sde, sigmas), dtype=F64)
+    assert out.times == tuple(map(float, sigmas))
+    at_knots = [t for i, t in enumerate(seen) if i == 0 or t != seen[i - 1]]
+    if name == "ode":  # rk4 also calls between knots
+        at_knots = [t for t in at_knots if any(math.isclose(t, s, rel_tol=1e-6) for s in sigmas)]
+        at_knots = [t for i, t in enumerate(at_knots) if i == 0 or not math.isclose(t, at_knots[i - 1], rel_tol=1e-6)]
+    assert at_knots == pytest.approx(sigmas[:-1], rel=1e-12 if name != "ode" else 1e-6)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_callback_sees_every_interval_and_changes_nothing(name: str) -> None:
+    seen: list[tuple] = []
+    plain = draw(name, 3, steps=5)
+    out = draw(
+        name, 3, steps=5, callback=lambda i, t, t_next, x, x0, nfe: seen.append((i, t, t_next, x.clone(), x0, nfe))
+    )
+    assert torch.equal(out.x, plain.x)
+    assert [s[0] for s in seen] == list(range(5))
+    assert [s[1] for s in seen] == list(out.times[:-1]) and [s[2] for s in seen] == list(out.times[1:])
+    assert all(a[5] < b[5] for a, b in zip(seen, seen[1:], strict=False)) and seen[-1][5] == out.nfe
+    assert torch.equal(seen[-1][3], out.x) and all(
+        torch.isfinite(s[4]).all() and s[4].shape == out.x.shape for s in seen
+    )
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_last_step_to_the_data_draws_no_noise(name: str) -> None:
+    for n in (10, 25):
+        rows = SAMPLERS[name].build(VP, make_grid("t", VP, n, "zero")).rows
+        assert rows[-1].t_next == 0 and not any(rows[-1].c)
+        assert all(row.t > row.t_next for row in rows if row.ends and not row.c)
+
+
+# -------------------------------------------------------------------------------------------- predictions, shapes
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_prediction_type_gives_the_same_samples(name: str) -> None:
+    """One exact denoiser through its own ε, x0, v, score, flow and EDM outputs (PAINS 9)."""
+    for sde in SDES.values():
+        x, exact = start(sde, (4, 2)), mixture()
+        outs = []
+        for prediction in ("x0", "eps", "v", "score", "flow", "edm"):
+            denoiser = scoresde.Denoiser(exact.network(sde, prediction), sde, prediction)
+            outs.append(scoresde.sample(denoiser, (4, 2), name, 10, x=x, dtype=F64).x)
+        scale = max(1.0, float(outs[0].abs().max()))
+        assert all((out - outs[0]).abs().max() < 1e-8 * scale for out in outs)
+
+
+@pytest.mark.parametrize("event", [(), (2,), (7, 3), (1, 16, 24), (3, 4, 4, 4)], ids=str)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_any_event_shape_gives_the_same_coordinates(name: str, event: tuple[int, ...]) -> None:
+    """On independent identical coordinates every coordinate is sampled like a scalar."""
+    denoiser = scoresde.Denoiser(lambda x, t: 0.8 * torch.tanh(x), VP, "x0")
+    size, how = math.prod(event), {"steps": steps_for(name), "dtype": F64}
+
+    def noise(step: int, draw: int, x: torch.Tensor) -> torch.Tensor:
+        return SeededNoise(1, [0])(step, draw, torch.zeros(1, 2 * size, dtype=x.dtype)).reshape(x.shape)
+
+    shaped = scoresde.sample(denoiser, (2, *event), name, noise=noise, **how).x
+    flat = scoresde.sample(denoiser, (2 * size,), name, noise=noise, **how).x
+    assert shaped.shape == (2, *event) and (shaped.reshape(-1) - flat).abs().max() < 1e-12
+
+
+# ------------------------------------------------------------------------------------------------------- the device
+
+
+class Watch(TorchDispatchMode):
+    """Counts scalar reads and records the floating dtypes that operations create."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads, self.dtypes, self.on = 0, set(), False
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN202
+        out = func(*args, **(kwargs or {}))
+        if self.on:
+            self.reads += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+            for value in out if isinstance(out, tuple | list) else (out,):
+                if isinstance(value, torch.Tensor) and value.is_floating_point():
+                    self.dtypes.add(value.dtype)
+        return out
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("name", TABLES)
+def test_between_calls_nothing_is_read_and_nothing_is_wider_or_narrower(name: str, half: bool) -> None:
+    """Inside the loop: no scalar read, no float64, no half outside the network, not even with a bf16 network."""
+    watch, dtype = Watch(), torch.bfloat16 if half else None
+
+    def network(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        watch.on = False
+        assert x.dtype == (dtype or torch.float32)
+        out = torch.tanh(x)
+        watch.on = True
+        return out
+
+    denoiser = scoresde.Denoiser(network, VP, "eps", dtype=dtype)
+    with watch:
+        out = scoresde.sample(denoiser, (2, 3), name, 6)
+    assert watch.reads == 0 and watch.dtypes <= {torch.float32, *({dtype} if dtype else ())}
+    assert out.x.dtype == torch.float32 and torch.isfinite(out.x).all()
+
+
+@pytest.mark.parametrize("name", DETERMINISTIC)
+def test_gradients_flow_when_asked(name: str) -> None:
+    x = start(VP, (2, 2)).requires_grad_()
+    how = {"steps": 4, "dtype": F64, "grad": True}
+    denoiser = mixture().denoiser(VP)
+    assert torch.autograd.gradcheck(lambda x: scoresde.sample(denoiser, (2, 2), name, x=x, **how).x, x, atol=1e-6)
+    assert not scoresde.sample(denoiser, (2, 2), name, 4, x=x, dtype=F64).x.requires_grad
+
+
+# ---------------------------------------------------------------------------------------------------- encode, adaptive
+
+
+@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if s.encode])
+def test_encoding_and_decoding_return_the_data(name: str) -> None:
+    """The round trip's error falls at least at the first-order rate, and faster for the ODE (PAINS 18)."""
+    data, denoiser = mixture(16).sample(8, seed=1), mixture(16).denoiser(VP)
+    errors = []
+    for n in (50, 100, 200):
+        latent = scoresde.encode(denoiser, data, name, n).x
+        back = scoresde.sample(denoiser, (8, 16), name, n, x=latent, grid="phi", final="t_min", dtype=F64).x
+        errors.append(float((back - data).square().mean().sqrt()))
+    assert math.log2(errors[0] / errors[2]) / 2 > 0.8 and errors[1] < (0.05 if name == "ddim" else 0.01)
+
+
+def test_encoded_gaussian_data_have_the_priors_variance() -> None:
+    gaussian = scoresde.Gaussian(torch.zeros(2, dtype=F64), torch.diag(torch.tensor([1.5, 0.2], dtype=F64)))
+    latent = scoresde.encode(gaussian.denoiser(VP), gaussian.sample(20000), "ode", 20).x
+    assert latent.var(0) == pytest.approx([1.0, 1.0], rel=0.04)
+
+
+def test_the_adaptive_ode_meets_its_tolerance_inside_its_interval() -> None:
+    seen: list[float] = []
+    inner = mixture().network(VP, "x0")
+    denoiser = scoresde.Denoiser(lambda x, t: seen.append(float(t[0])) or inner(x, t), VP, "x0")
+    x = start(VP, (8, 2))
+    fine = scoresde.sample(denoiser, (8, 2), "ode", 300, x=x, dtype=F64, final="t_min").x
+    for tol in (1e-3, 1e-5, 1e-7):
+        seen.clear()
+        out = scoresde.sample(denoiser, (8, 2), "ode", x=x, dtype=F64, rtol=tol, atol=tol)
+        assert (out.x - fine).abs().max() < 100 * tol and out.nfe == len(seen) < 200
+        assert VP.t_min <= min(seen) and max(seen) <= VP.t_max
+    ends = []
+    scoresde.sample(denoiser, (8, 2), "ode", x=x, dtype=F64, callback=lambda *step: ends.append(step[1:3]))
+    assert (
+        ends[0][0] == VP.t_max
+        and ends[-1][1] == VP.t_min
+        and all(a[1] == b[0] for a, b in zip(ends, ends[1:], strict=False))
+    )
+
+
+def test_one_stiff_sample_leaves_the_others_within_tolerance() -> None:
+    x = start(VP, (16, 2))
+    x[0] = 40.0
+    denoiser = mixture().denoiser(VP)
+    how = {"dtype": F64, "rtol": 1e-6, "atol": 1e-6}
+    together = scoresde.sample(denoiser, (16, 2), "ode", x=x, **how).x
+    apart = torch.cat([scoresde.sample(denoiser, (1, 2), "ode", x=x[i : i + 1], **how).x for i in range(16)])
+    assert ((together - apart).abs() / (1 + apart.abs())).max() < 1e-5
+
+
+def test_the_ode_says_why_it_cannot_finish() -> None:
+    def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return torch.where(t[:, None] < 0.1, math.nan, x)
+
+    denoiser = scoresde.Denoiser(broken, VP, "x0")
+    with pytest.raises(SolverFailure, match=r"NaN or infinity at t = 0\.0\d+"):
+        scoresde.sample(denoiser, (2, 2), "ode")
+    with pytest.raises(SolverFailure, match=r"at t = .*rtol.*--dtype float64.*--max-nfe"):
+        scoresde.sample(mixture().denoiser(VP), (2, 2), "ode", rtol=1e-9, atol=1e-9, max_nfe=60)
+
+
+# ---------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "how, message",
+    [
+        ({"sampler": "dimm"}, "unknown sampler 'dimm'.*did you mean 'ddim'"),
+        ({"sampler": "ddim", "rtol": 1e-5}, "has no option 'rtol'"),
+        ({"sampler": "ddim", "etta": 0.5}, "did you mean 'eta'"),
+        ({"sampler": "dpm++2m", "eta": 0.5}, "it has none"),
+        ({"sampler": "ode", "steps": 10, "rtol": 1e-5}, "belongs to an adaptive run"),
+        ({"sampler": "ode", "method": "rk4"}, "unknown adaptive ode method"),
+        ({"steps": 0}, "steps must be a positive integer"),
+        ({"steps": -1}, "steps must be a positive integer"),
+        ({"steps": 5, "nfe": 5}, "give one"),
+        ({"nfe": 0}, "nfe must be a positive integer"),
+        ({"sampler": "langevin", "nfe": 3}, "below the 6 calls"),
+        ({"sampler": "ddim", "grid": "karas"}, "did you mean 'karras'"),
+        ({"sampler": "ddim", "final": "zer0"}, "did you mean 'zero'"),
+        ({"grid": [1.0, 0.5, 0.5]}, "strictly decreasing"),
+        ({"grid": [1.5, 0.5]}, "within"),
+        ({"grid": [1.0]}, "at least two"),
+        ({"grid": [1.0, 0.5], "steps": 3}, "verbatim"),
+        ({"noise": "gpu"}, "unknown noise"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"seed": -1}, "seed"),
+        ({"shape": (0, 2)}, "at least 1"),
+        ({"x": torch.zeros(3, 2)}, "x has shape"),
+    ],
+)
+def test_bad_requests_are_refused_before_the_first_call(how: dict, message: str) -> None:
+    calls: list[int] = []
+    denoiser = scoresde.Denoiser(lambda x, t: calls.append(1) or x, VP)
+    with pytest.raises(BadInput, match=message) as caught:
+        scoresde.sample(denoiser, **{"shape": (2, 2), **how})
+    assert not calls and "\n" not in str(caught.value)
+
+
+def test_bad_grids_and_denoisers() -> None:
+    with pytest.raises(TypeError, match="wrap the network"):
+        scoresde.sample(torch.nn.Identity(), (2, 2))
+    with pytest.raises(BadInput, match="below λ"):
+        from_sigmas(VP, [1e9, 1.0])
+    with pytest.raises(BadInput, match="cannot encode: choose from"):
+        scoresde.encode(mixture().denoiser(VP), torch.zeros(1, 2), "ddpm")
+    zero = scoresde.DDPM.named("linear", zero_terminal_snr=True)
+    with pytest.raises(BadInput, match="needs some signal"):
+        scoresde.sample(scoresde.Denoiser(lambda x, t: x, zero, "v"), (2, 2), "ddim", 5, grid="lambda")
+    with pytest.raises(BadInput, match="'v' or 'x0'"):
+        scoresde.sample(scoresde.Denoiser(lambda x, t: x, zero, "eps"), (2, 2), "ddim", 5, grid="t")
+    with pytest.raises(BadInput, match="returned shape"):
+        scoresde.sample(scoresde.Denoiser(lambda x, t: x[:, :1], VP), (2, 2), "ddim", 5)
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_device_noise_is_opt_in_and_recorded(name: str) -> None:
+    out = draw(name, noise="device")
+    assert out.settings["noise"] == "device" and not torch.equal(out.x, draw(name).x)

@@ -1,0 +1,86 @@
+"""Stochastic samplers measured exactly: on Gaussian data a chain is affine in (x_T, z_1 … z_K), so one batched run with
+injected unit noises gives the mean and variance of its output, without Monte Carlo (PAINS-style check of every SDE)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from exact import F64, SDES
+
+import scoresde
+from scoresde import SAMPLERS
+from scoresde.grids import make_grid
+
+MEAN, VARIANCE = torch.tensor([0.7, -0.4, 1.5], dtype=F64), torch.tensor([1.3, 0.25, 0.04], dtype=F64)
+
+
+def output_law(solver: scoresde.Table, sde: scoresde.SDE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Exact mean and variance of each coordinate when x_T has its true marginal."""
+    denoiser = scoresde.Gaussian(MEAN, VARIANCE.diag()).denoiser(sde)
+    drawing = [i for i, row in enumerate(solver.rows) if any(row.c)]
+    place = {step: 2 + k for k, step in enumerate(drawing)}  # row 0: all zero, row 1: x_T = 1, row 2 + k: z_k = 1
+
+    def unit(step: int, draw: int, x: torch.Tensor) -> torch.Tensor:
+        z = torch.zeros_like(x)
+        z[place[step]] = 1.0
+        return z
+
+    x = torch.zeros(2 + len(drawing), 3, dtype=F64)
+    x[1] = 1.0
+    out, _ = solver.run(denoiser, x, unit)
+    at = sde.knots([sde.t_max])
+    alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
+    gains = out[1:] - out[0]
+    mean = out[0] + gains[0] * alpha * MEAN
+    return mean, gains[0] ** 2 * (alpha**2 * VARIANCE + sigma**2) + gains[1:].square().sum(0)
+
+
+def error(sampler: str, sde: scoresde.SDE, n: int, **options: object) -> float:
+    """Distance of the output law from the data's own (smoothed to t_min where the run ends there)."""
+    spec = SAMPLERS[sampler]
+    times = make_grid(spec.grid, sde, n, spec.final)
+    end = sde.knots([times[-1]])
+    alpha, sigma = float(end.alpha[0]), float(end.sigma[0])
+    mean, variance = output_law(spec.build(sde, times, **options), sde)
+    return float(torch.cat([mean - alpha * MEAN, variance - alpha**2 * VARIANCE - sigma**2]).abs().max())
+
+
+@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize(
+    "sampler, options", [("ddpm", {}), ("ddpm", {"variance": "upper"}), ("em", {}), ("ddim", {"eta": 0.6})]
+)
+def test_first_order_convergence_of_the_output_law(sampler: str, options: dict, name: str) -> None:
+    """The error of mean and covariance falls like 1/N on the sampler's default grid (weak order 1)."""
+    sde = SDES[name]
+    errors = [error(sampler, sde, n, **options) for n in (250, 500, 1000)]
+    slope = math.log2(errors[0] / errors[2]) / 2
+    assert slope > 1 - 0.15
+    assert abs(2 * errors[2] - errors[1]) < 1e-3
+
+
+@pytest.mark.parametrize("name", ["vp", "cosine", "edm", "flow"])
+def test_predictor_corrector_converges(name: str) -> None:
+    """A Langevin corrector of fixed snr has a bias of its own at each t that vanishes with σ_t; the run's end is right."""
+    errors = [error("pc", SDES[name], n) for n in (100, 400)]
+    assert errors[1] < 0.6 * errors[0] and errors[1] < 0.05
+
+
+@pytest.mark.parametrize("name", ["ve", "edm", "vp"])
+def test_annealed_langevin_approaches_the_data(name: str) -> None:
+    """More steps at each level bring the output law closer: it is a stationary law, not a discretised SDE."""
+    errors = [error("langevin", SDES[name], 60, repeats=m, step=0.05) for m in (3, 30)]
+    assert errors[1] < 0.5 * errors[0] and errors[1] < 0.25
+
+
+@pytest.mark.parametrize("name", SDES)
+def test_every_stochastic_sampler_draws_from_a_prior_of_the_right_size(name: str) -> None:
+    """Starting at t_max draws N(0, α² + σ²): unit-variance, zero-mean data have exactly that law there."""
+    sde = SDES[name]
+    seen: list[torch.Tensor] = []
+    denoiser = scoresde.Denoiser(lambda x, t: seen.append(x) or x, sde, "x0")
+    scoresde.sample(denoiser, (4000, 2), "ddim", 1)
+    at = sde.knots([sde.t_max])
+    expected = math.hypot(float(at.alpha[0]), float(at.sigma[0]))
+    assert float(seen[0].std()) == pytest.approx(expected, rel=4 / math.sqrt(2 * 8000))

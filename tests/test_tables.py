@@ -1,0 +1,269 @@
+"""Tables: the identities they must satisfy, the textbook recursions they must equal, the orders they must reach."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from itertools import pairwise
+
+import mpmath
+import numpy as np
+import pytest
+import torch
+from exact import F64, SDES, TABLES, mixture, start
+
+import scoresde
+from scoresde import SAMPLERS, BadInput, Table
+from scoresde.grids import GRIDS, make_grid
+from scoresde.samplers.multistep import exponential_multistep, kernel_moment, weights
+from scoresde.samplers.sde_steps import langevin_row
+
+EXACT = [name for name in TABLES if SAMPLERS[name].build(SDES["vp"], (1.0, 0.5, 0.1, 0.0)).exact]
+
+
+def net(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Any smooth nonlinear network: a recursion must agree for all of them."""
+    return torch.tanh(x * (1 + label[:, None]) + 0.3)
+
+
+# ------------------------------------------------------------------------------------------------------- identities
+
+
+@pytest.mark.parametrize("final", ["zero", "t_min"])
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_tables_are_exact_on_a_point_mass(name: str, sde: scoresde.SDE, grid: str, final: str) -> None:
+    for n in (1, 2, 3, 7, 53):
+        assert SAMPLERS[name].build(sde, make_grid(grid, sde, n, final)).defect <= 1e-12
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_exponential_multistep_is_exact_for_any_order_and_stochasticity(order: int, eta: float) -> None:
+    sde = scoresde.VPSDE()
+    table = exponential_multistep(sde, make_grid("lambda", sde, 20, "zero"), order=order, eta=eta)
+    assert table.exact and table.defect <= 1e-12
+    if not eta:
+        up = exponential_multistep(sde, tuple(reversed(make_grid("phi", sde, 20))), order=order, space="eps")
+        assert up.defect <= 1e-12
+
+
+def test_a_wrong_table_cannot_be_built() -> None:
+    rows = SAMPLERS["ddim"].build(SDES["vp"], (1.0, 0.5, 0.1)).rows
+    broken = (rows[0], type(rows[1])(rows[1].t, rows[1].t_next, rows[1].a, (rows[1].b[0] * (1 + 1e-9),)))
+    with pytest.raises(ArithmeticError, match="point-mass"):
+        Table(SDES["vp"], "x0", broken, exact=True)
+
+
+@pytest.mark.parametrize("name, rate", [("em", 1.0), ("pc", 0.0)])
+def test_the_defect_of_inexact_tables_vanishes_at_its_rate(name: str, rate: float) -> None:
+    sde = scoresde.VPSDE()
+    grids = [make_grid("t", sde, n, "t_min") for n in (500, 1000, 2000)]
+    defects = [
+        SAMPLERS[name].build(sde, times, **({"predictor": "em"} if name == "pc" else {})).defect for times in grids
+    ]
+    assert defects[-1] < 0.2
+    if rate:
+        assert math.log2(defects[1] / defects[2]) == pytest.approx(rate, abs=0.15)
+
+
+@pytest.mark.parametrize("w", [-1.0, 1.0, 1.4, 2.0])
+@pytest.mark.parametrize("h", [1e-3, 0.1, 1.0, 7.0, 25.0])
+def test_multistep_weights_integrate_polynomials(h: float, w: float) -> None:
+    """Σ_j b_j v_j^m = ∫ w e^{-w(h-u)} u^m du for m < order, against mpmath; nodes at uneven distances."""
+    mpmath.mp.dps = 40
+    for nodes in ([0.0], [0.0, -0.7 * h], [0.0, -0.7 * h, -2.1 * h], [0.0, -0.4 * h, -1.9 * h, -2.3 * h]):
+        b = weights(h, nodes, w)
+        for m in range(len(nodes)):
+            z = mpmath.mpf(w) * mpmath.mpf(h)
+            exact = z * mpmath.quad(lambda s, m=m, z=z: mpmath.exp(-z * (1 - s)) * s**m, [0, 0.5, 0.9, 0.99, 1])
+            size = max(1.0, sum(abs(x) * abs(v / h) ** m for x, v in zip(b, nodes, strict=True)))
+            assert abs(sum(x * (v / h) ** m for x, v in zip(b, nodes, strict=True)) - exact) <= 1e-12 * size
+            assert abs(kernel_moment(m, w * h) - exact) <= 1e-13 * max(1, abs(exact))
+
+
+# -------------------------------------------------------------------------------------------------------- textbooks
+
+
+def ddpm_chain(n: int, stride: int) -> tuple[scoresde.DDPM, np.ndarray, list[int], scoresde.Denoiser]:
+    chain = scoresde.DDPM.named("linear", n)
+    bar = np.concatenate([[1.0], np.cumprod(1 - np.asarray(chain.betas, dtype=np.longdouble))])  # 1 - ᾱ cancels
+    exact = mixture().network(chain, "eps")
+
+    def network(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:  # told of step n, as DDPM's networks are
+        return exact(x, (index + 1) / n)
+
+    return chain, bar, list(range(n, -1, -stride)), scoresde.Denoiser(network, chain, "eps", time="index")
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("stride", [1, 20])
+def test_ddim_equals_the_papers_recursion(eta: float, stride: int) -> None:
+    """Song et al. 2021b, eq. 12 and 16, from ᾱ alone."""
+    chain, bar, index, denoiser = ddpm_chain(200, stride)
+    x = start(chain, (3, 2))
+    draws = torch.randn(len(index), 3, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
+    expected = x
+    for i, (now, then) in enumerate(pairwise(index)):
+        eps = denoiser.network(expected, torch.full((3,), now - 1.0, dtype=F64))
+        x0 = (expected - float(np.sqrt(1 - bar[now])) * eps) / float(np.sqrt(bar[now]))
+        s = eta * np.sqrt((1 - bar[then]) / (1 - bar[now])) * np.sqrt(1 - bar[now] / bar[then])
+        rest = float(np.sqrt(max(0.0, 1 - bar[then] - s**2)))
+        expected = float(np.sqrt(bar[then])) * x0 + rest * eps + float(s) * draws[i]
+    times = [i / 200 for i in index]
+    out = scoresde.sample(denoiser, (3, 2), "ddim", x=x, grid=times, noise=lambda i, j, x: draws[i], dtype=F64, eta=eta)
+    assert (out.x - expected).abs().max() < 1e-12 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("variance", ["posterior", "upper"])
+def test_ancestral_sampling_equals_ddpm(variance: str) -> None:
+    """Ho et al. 2020, algorithm 2 with eq. 6-7 (posterior) or σ² = β (upper), from the betas alone."""
+    chain, bar, index, denoiser = ddpm_chain(200, 1)
+    betas = np.concatenate([[0.0], chain.betas])
+    x = start(chain, (3, 2))
+    draws = torch.randn(len(index), 3, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
+    expected = x
+    for i, n in enumerate(index[:-1]):
+        eps = denoiser.network(expected, torch.full((3,), n - 1.0, dtype=F64))
+        mean = (expected - float(betas[n] / np.sqrt(1 - bar[n])) * eps) / math.sqrt(1 - betas[n])
+        var = betas[n] * ((1 - bar[n - 1]) / (1 - bar[n]) if variance == "posterior" else 1.0)
+        expected = mean + (math.sqrt(var) * draws[i] if n > 1 else 0.0)
+    options = {"grid": [i / 200 for i in index], "noise": lambda i, j, x: draws[i], "variance": variance}
+    out = scoresde.sample(denoiser, (3, 2), "ddpm", x=x, dtype=F64, **options)
+    assert (out.x - expected).abs().max() < 1e-12 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_dpmpp_2m_equals_the_papers_recursion(sde: scoresde.SDE) -> None:
+    """Lu et al. 2022b, algorithm 2."""
+    denoiser = scoresde.Denoiser(net, sde, "x0")
+    times = make_grid("lambda", sde, 12, "t_min")
+    at, x = sde.knots(times), start(sde, (3, 2))
+    expected, older, h_old = x, None, 0.0
+    for i in range(12):
+        D = net(expected, torch.full((3,), times[i], dtype=F64))
+        h = at.lam[i + 1] - at.lam[i]
+        r = h_old / h
+        mixed = D if older is None else (1 + 1 / (2 * r)) * D - 1 / (2 * r) * older
+        expected = at.sigma[i + 1] / at.sigma[i] * expected - at.alpha[i + 1] * math.expm1(-h) * mixed
+        older, h_old = D, h
+    out = scoresde.sample(denoiser, (3, 2), "dpm++2m", x=x, grid=times, dtype=F64).x
+    assert (out - expected).abs().max() < 1e-12 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_names_for_one_thing_are_one_thing(sde: scoresde.SDE) -> None:
+    """DDIM is Euler in σ/α; its two spaces agree; η = 1 is the ancestral chain (PAINS 33)."""
+    denoiser, x = mixture().denoiser(sde), start(sde, (4, 2))
+    times = make_grid("lambda", sde, 9, "t_min")
+    ddim = scoresde.sample(denoiser, (4, 2), "ddim", x=x, grid=times, dtype=F64).x
+    eps_space, _ = exponential_multistep(sde, times, space="eps").run(denoiser, x)
+    at, euler = sde.knots(times), x
+    for i in range(9):
+        rho = at.sigma[i : i + 2] / at.alpha[i : i + 2]
+        slope = denoiser.eps(euler, times[i])
+        euler = at.alpha[i + 1] * (euler / at.alpha[i] + (rho[1] - rho[0]) * slope)
+    assert (eps_space - ddim).abs().max() < 1e-10 * float(x.abs().max())
+    assert (euler - ddim).abs().max() < 1e-10 * float(x.abs().max())
+    ancestral = scoresde.sample(denoiser, (4, 2), "ddpm", x=x, grid=times, dtype=F64).x
+    assert torch.equal(ancestral, scoresde.sample(denoiser, (4, 2), "ddim", x=x, grid=times, dtype=F64, eta=1.0).x)
+
+
+# ----------------------------------------------------------------------------------------------------------- orders
+
+
+CONTINUOUS = [name for name in SDES if name != "ddpm"]  # a chain's β jumps at its knots, which caps every order
+X = (16, 2)
+
+
+def flow(sde: scoresde.SDE, x: torch.Tensor, t: float, t_next: float, steps: int) -> torch.Tensor:
+    """The exact mixture's probability flow by rk4 in φ."""
+    ends = sde.phi(torch.tensor([t, t_next], dtype=F64)).tolist()
+    inner = sde.t_of_phi(torch.linspace(*ends, steps + 1, dtype=F64)[1:-1]).tolist()
+    return SAMPLERS["ode"].build(sde, (t, *inner, t_next)).run(mixture().denoiser(sde), x)[0]
+
+
+@cache
+def reference(name: str) -> torch.Tensor:
+    """The flow's end at t_min, ten digits of it."""
+    sde = SDES[name]
+    return flow(sde, start(sde, X), sde.t_max, sde.t_min, 400)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_multistep_order_from_exact_history(order: int, name: str) -> None:
+    """The recurrence's own order: the run starts with exact outputs before its first row and ends at t_min."""
+    sde, errors = SDES[name], []
+    denoiser = mixture().denoiser(sde)
+    for n in (80, 160) if order < 4 else (160, 320):
+        times, states = make_grid("lambda", sde, n), [start(sde, X)]
+        for t, t_next in pairwise(times[:order]):
+            states.append(flow(sde, states[-1], t, t_next, 3))
+        history = [denoiser.x0(states[i], times[i]) for i in range(order - 2, -1, -1)]
+        table = exponential_multistep(sde, times[order - 1 :], order=order, past=times[: order - 1][::-1])
+        out, _ = table.run(denoiser, states[-1], history=history)
+        errors.append(float((out - reference(name)).abs().mean()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+@pytest.mark.parametrize("sampler", [name for name, sampler in SAMPLERS.items() if not sampler.stochastic])
+def test_order_of_a_whole_run(sampler: str, name: str) -> None:
+    """The declared order, started as users start it: on a λ grid the low-order first rows are too small to show."""
+    sde, errors = SDES[name], []
+    how = {"grid": "phi" if sampler == "ode" else "lambda", "final": "t_min", "dtype": F64}
+    for n in (20, 40) if sampler == "ode" else (100, 200):
+        out = scoresde.sample(mixture().denoiser(sde), X, sampler, n, x=start(sde, X), **how)
+        errors.append(float((out.x - reference(name)).abs().mean()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(SAMPLERS[sampler].order, abs=0.2)
+
+
+# --------------------------------------------------------------------------------------------------------- Langevin
+
+
+@pytest.mark.parametrize("step", [0.05, 0.3])
+@pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
+def test_langevin_row_has_its_stationary_variance(sde: scoresde.SDE, step: float) -> None:
+    """On N(0, V) the chain x + ε s + sqrt(2ε) z is stationary at V / (1 - ε/(2V)) (PAINS 27), and independent of batch."""
+    t, data = 0.3 * sde.t_max, 0.7
+    row, at = langevin_row(sde, t, step, True), sde.knots([t])
+    alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
+    V, eps = alpha**2 * data + sigma**2, step * sigma**2
+    gain = row.a + row.b[0] * alpha * data / V  # x̂_0 = α S x / V on Gaussian data
+    assert row.c[0] ** 2 / (1 - gain**2) == pytest.approx(V / (1 - eps / (2 * V)), rel=1e-6)
+
+
+# -------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_what_a_table_refuses() -> None:
+    sde, zero = scoresde.VPSDE(), scoresde.DDPM.named("linear", zero_terminal_snr=True)
+    with pytest.raises(BadInput, match=r"eta = 1\.5"):
+        SAMPLERS["ddim"].build(sde, (1.0, 0.5), eta=1.5)
+    with pytest.raises(BadInput, match="x0 space"):
+        exponential_multistep(sde, (1.0, 0.5), space="eps", eta=0.5)
+    with pytest.raises(BadInput, match="pure noise"):
+        exponential_multistep(zero, (1.0, 0.5), space="eps")
+    with pytest.raises(BadInput, match="correctors = 0"):
+        SAMPLERS["pc"].build(sde, (1.0, 0.5), correctors=0)
+    with pytest.raises(BadInput, match=r"snr = 1\.5"):
+        SAMPLERS["pc"].build(sde, (1.0, 0.5), snr=1.5)
+    with pytest.raises(BadInput, match="did you mean 'posterior'"):
+        SAMPLERS["ddpm"].build(sde, (1.0, 0.5), variance="posteriour")
+    with pytest.raises(BadInput, match=r"step = 2\.0"):
+        SAMPLERS["langevin"].build(sde, (1.0, 0.5), step=2.0)
+    with pytest.raises(BadInput, match="draws noise"):
+        SAMPLERS["ddpm"].build(sde, (1.0, 0.5)).run(mixture().denoiser(sde), start(sde, (2, 2)))
+
+
+@pytest.mark.parametrize("prediction", ["v", "x0"])
+def test_zero_terminal_snr_starts_from_pure_noise(prediction: str) -> None:
+    """The first step from α = 0 is finite for v and x0 networks and lands in law on a point mass."""
+    sde = scoresde.DDPM.named("linear", 100, zero_terminal_snr=True)
+    table = SAMPLERS["eab2"].build(sde, make_grid("index", sde, 10, "zero"))
+    assert table.defect <= 1e-12
+    gaussian = scoresde.Gaussian(torch.zeros(2, dtype=F64), torch.eye(2, dtype=F64))
+    denoiser = scoresde.Denoiser(gaussian.network(sde, prediction), sde, prediction)
+    assert torch.isfinite(scoresde.sample(denoiser, (4, 2), "ddim", 10, grid="index", dtype=F64).x).all()
