@@ -6,10 +6,10 @@
 
 A part draws samples with one sampler from the EMA weights, sample i of class i mod 10, all parts from the same noise:
 the class figures are taken on the first --num of them, KID and the Fréchet distance on 256 and on --distance-num. The
-real side is always the first n images of the test set, n equal to that of the samples. "floor" puts real images in the
-place of samples: "train" the first training images, "test" the test images that follow (the classifier has seen the
-former). Samples are rounded to uint8 before anything is measured. The card is NAME.json beside the model; parts are
-merged into it, and the figures of other weights or of another feature classifier are dropped.
+real side is the first n images of the test set, n equal to that of the samples (for the pixel deviation within a class
+all of it). "floor" puts real images in the place of samples: "train" the first training images, "test" the test images
+that follow (the classifier has seen the former). Samples are rounded to uint8 before anything is measured. The card is
+NAME.json beside the model; parts are merged into it, and those of other weights or another classifier are dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from scoresde.checkpoint import write_atomically
-from scoresde.data import Scaler, load, to_uint8
+from scoresde.data import Dataset, Scaler, load, to_uint8
 from scoresde.errors import BadInput, choose
 from scoresde.metrics import (
     Features,
@@ -58,10 +58,15 @@ class Ruler:
     test: Tensor
     test_labels: Tensor
     net: Features
+    largest: int  # the largest n of any figure
 
     @cached_property
     def real(self) -> Tensor:
-        return self.net.features(self.test[:4096])
+        return self.net.features(self.test[: self.largest])
+
+    @cached_property
+    def real_std(self) -> float:
+        return within_class_std(Scaler.image().encode(self.test), self.test_labels)
 
     def distances(self, features: Tensor) -> dict[str, Any]:
         real = self.real[: len(features)]
@@ -74,11 +79,6 @@ class Ruler:
         figures = prdc(self.real[:n], features, K)._asdict()
         return {"n": n, "k": K, **figures, "coverage_of_equal_distributions": expected_coverage(n, n, K)}
 
-    def spread(self, images: Tensor, labels: Tensor) -> float:
-        """The standard deviation of a pixel within its class, relative to that of as many test images."""
-        n, encode = len(images), Scaler.image().encode
-        return within_class_std(encode(images), labels) / within_class_std(encode(self.test[:n]), self.test_labels[:n])
-
     def classes(self, images: Tensor, labels: Tensor, features: Tensor, names: tuple[str, ...]) -> dict[str, Any]:
         predicted = self.net.classify(features)
         share, error = agreement(predicted, labels)
@@ -90,7 +90,7 @@ class Ruler:
             "agreement_standard_error": error,
             "agreement_by_class": by_class,
             **self.overlap(features),
-            "within_class_std_ratio": self.spread(images, labels),
+            "within_class_std_ratio": within_class_std(encode(images), labels) / self.real_std,
             "nearest_training_image": near._asdict(),
         }
 
@@ -130,12 +130,13 @@ def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tens
 
 def measure(model: Model, ruler: Ruler, part: str, num: int, distance_num: int, seed: int, batch: int) -> Any:
     if part == "floor":
-        rows = {"train": ruler.train[:distance_num], "test": ruler.test[distance_num : 2 * distance_num]}
+        total = max(num, distance_num)
+        rows = {"train": ruler.train[:total], "test": ruler.test[total : 2 * total]}
         features = {name: ruler.net.features(images) for name, images in rows.items()}
         return {
             name: {
                 "overlap": ruler.overlap(f[:num]),
-                "distances": [ruler.distances(f[:n]) for n in sorted({SLOW, len(f)})],
+                "distances": [ruler.distances(f[:n]) for n in sorted({SLOW, distance_num})],
             }
             for name, f in features.items()
         }
@@ -149,7 +150,7 @@ def measure(model: Model, ruler: Ruler, part: str, num: int, distance_num: int, 
     }
 
 
-def merged(card: dict[str, Any], model: Model, net: Features) -> dict[str, Any]:
+def merged(card: dict[str, Any], model: Model, net: Features, reference: Dataset) -> dict[str, Any]:
     """The card with this model's facts; figures survive only if they belong to these weights and these features."""
     features = {"sha256": net.sha256, "test_accuracy": net.info["test"]["accuracy"]}
     current = card.get("sha256") == model.info["sha256"] and card.get("features") == features
@@ -161,6 +162,7 @@ def merged(card: dict[str, Any], model: Model, net: Features) -> dict[str, Any]:
         "weights": "ema",
         "sha256": model.info["sha256"],
         "features": features,
+        "reference": {"data": reference.name, "sha256": reference.sha256, "rows": "the first n, n as in each figure"},
         "figures": card.get("figures", {}) if current else {},
     }
 
@@ -204,7 +206,7 @@ def main(
         raise BadInput(f"model {name!r} of {source!r}: the features are of {net.info['data']['name']!r}, with classes")
     train, test = load(source), load(source, "test")
     assert test.labels is not None
-    ruler = Ruler(train.x, test.x, test.labels, net)
+    ruler = Ruler(train.x, test.x, test.labels, net, max(num, distance_num))
     path = find_model(name).with_suffix(".json")
     command = f"python benchmarks/model_card.py --model {name} --num {num} --distance-num {distance_num} --seed {seed}"
     figures: dict[str, Any] = {}
@@ -212,7 +214,7 @@ def main(
         figure = measure(model, ruler, part, num, distance_num, seed, batch_size)
         figures[part] = {**figure, "command": f"{command} --parts {part}"} if part != "floor" else figure
         if not quick:  # after each part, so that a long run that is stopped loses only the last
-            card = merged(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, model, net)
+            card = merged(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}, model, net, test)
             card["figures"] = {**card["figures"], part: figures[part]}
             write_atomically(path, (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
             figures = card["figures"]

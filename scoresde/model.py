@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.checkpoint import group, load_checkpoint
+from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
 from scoresde.config import Config, construct, parse_config
 from scoresde.data.scaler import Scaler
 from scoresde.denoiser import Denoiser
@@ -65,16 +65,25 @@ def card(name: str) -> dict[str, Any]:
 
 
 def find_model(name: str | Path) -> Path:
-    """The file of a model: a shipped name, a checkpoint file, or a folder that holds checkpoint.safetensors."""
+    """The file of a model: a shipped name, a checkpoint file, or a training run's folder."""
     models = shipped()
     if str(name) in models:
         return models[str(name)]
     path = Path(name)
-    if path.is_dir() and (path / "checkpoint.safetensors").is_file():
-        return path / "checkpoint.safetensors"
-    if path.is_file():
-        return path
+    for file in (path, path / "model.safetensors", path / "checkpoint.safetensors"):
+        if file.is_file():
+            return file
     raise BadInput(f"no model {str(name)!r}: give a path, or one of {', '.join(models)}{nearest(str(name), models)}")
+
+
+def export_model(checkpoint: str | Path, path: str | Path) -> None:
+    """Write what sampling needs of a training checkpoint: the averaged weights, the large ones in half precision.
+
+    Rounding to float16 moves a weight by at most 2^-11 of itself; tensors of up to 1,000 numbers stay as they are.
+    """
+    tensors, info = load_checkpoint(find_model(checkpoint))
+    ema = {k: v.half() if v.numel() > 1000 and v.is_floating_point() else v for k, v in group(tensors, "ema").items()}
+    save_checkpoint(path, prefixed("ema", ema), {k: v for k, v in info.items() if k not in ("format", "sha256")})
 
 
 def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.device | str = "cpu") -> Model:

@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook("scoresde", "beartype.beartype")
+install_import_hook("scoresde", "checker.beartype")
 
 import torch  # noqa: E402
 

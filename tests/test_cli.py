@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,7 +103,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def drawn(out: str = "samples") -> tuple[dict[str, np.ndarray], dict[str, object]]:
+def drawn(out: str = "samples") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the record of the only run in a folder."""
     assert len(list(Path(out).iterdir())) == 3
     (arrays,), (record,) = Path(out).glob("*.npz"), Path(out).glob("*.json")
@@ -318,6 +319,10 @@ def test_other_options(points: Path, images: Path):
     arrays, record = drawn("clip")
     assert record["clip_x0"] == [-0.1, 0.1]
     assert arrays["samples"].min() >= 114 and arrays["samples"].max() <= 141
+    works("sample", "--model", images, "--num", 3, "--steps", 4, "--out", "single")
+    works("sample", "--model", images, "--num", 3, "--steps", 4, "--out", "double", "--dtype", "float64")
+    single, double = (drawn(out)[0]["samples"].astype(int) for out in ("single", "double"))
+    assert np.abs(single - double).max() <= 1
 
 
 def test_a_folder_that_is_there_and_files_that_are_replaced(points: Path):
@@ -348,6 +353,7 @@ BAD = [
     (("--nfe", "0"), "nfe must be a positive integer"),
     (("--num", "0"), "num must be a positive integer"),
     (("--batch-size", "0"), "batch-size must be a positive integer"),
+    (("--seed", str(2**63)), "below 2^63"),
     (("--seed", "-1"), "seed must be an integer of at least 0"),
     (("--index", "x"), "index must be an integer of at least 0"),
     (("--steps", "4", "--nfe", "4"), "give one"),
@@ -483,7 +489,8 @@ def test_interrupt(points: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
 # ---------------------------------------------------------------------------------------------------------------- train
 
 
-def write_config(path: str = "run.yaml", **changes: object) -> str:
+def write_config(**changes: object) -> str:
+    path = "run.yaml"
     Path(path).write_text(json.dumps({**points_config(), **changes}))  # JSON is YAML
     return path
 
@@ -648,7 +655,7 @@ def test_table():
     assert len(rows) == 7 and rows[0].startswith("ddim --eta 0.0 in x0 space under VPSDE(")
     assert rows[1].split() == ["row", "t", "t_next", "a", "b0"] and "4 network calls, order 1, no noise" in rows[-1]
     facts = json.loads(works("table", "eab3", "--steps", 8, "--grid", "karras", "--sde", "cosine", "--json"))
-    table = SAMPLERS["eab3"].build(scoresde.CosineVPSDE(), facts["times"])
+    table: Any = SAMPLERS["eab3"].build(scoresde.CosineVPSDE(), tuple(facts["times"]))
     assert [row["b"] for row in facts["rows"]] == [list(row.b) for row in table.rows]
     assert facts["defect"] < 1e-12 and facts["order"] == 3 and facts["nfe"] == 8
 

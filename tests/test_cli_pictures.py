@@ -57,6 +57,6 @@ def test_axes_of_any_size(scale: tuple[float, float]):
 
 
 def test_ticks():
-    assert ticks(-3, 3.1) == [-2, 0, 2]
+    assert ticks(-3.0, 3.1) == [-2, 0, 2]
     assert ticks(0.1, 0.35) == pytest.approx([0.1, 0.15, 0.2, 0.25, 0.3, 0.35])
     assert 3 <= len(ticks(-1e6, 7e6)) <= 7

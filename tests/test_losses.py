@@ -22,10 +22,12 @@ every_weighting = pytest.mark.parametrize("weighting", WEIGHTINGS)
 SD = 0.6  # sigma_data of the edm form
 
 
-def draw(data: Gaussian | GaussianMixture, sde: SDE, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x_0, t and ε; t even in φ."""
-    low, high = (sde.phi(torch.tensor(t, dtype=F64)).item() for t in (sde.t_min, sde.t_max))
-    t = sde.t_of_phi(torch.linspace(low, high, n + 2, dtype=F64)[1:-1])
+def draw(
+    data: Gaussian | GaussianMixture, sde: SDE, n: int, low: float = 0.0, high: float = math.pi
+) -> tuple[Tensor, Tensor, Tensor]:
+    """x_0, t and ε; t even in φ, over all times or from angle ``low`` to ``high``."""
+    first, last = (sde.phi(torch.tensor(t, dtype=F64)).item() for t in (sde.t_min, sde.t_max))
+    t = sde.t_of_phi(torch.linspace(max(first, low), min(last, high), n + 2, dtype=F64)[1:-1])
     noise = torch.randn(n, *data.event_shape, generator=torch.Generator().manual_seed(4), dtype=F64)
     return data.sample(n, seed=3), t, noise
 
@@ -62,18 +64,17 @@ def on_x0(weighting: str, form: str, sde: SDE, t: Tensor) -> Tensor:
 # ----------------------------------------------------------------------------------------------------------- weightings
 
 
-@every_weighting
 @every_form
 @each
-def test_a_weighting_weighs_the_error_of_x0(sde: SDE, form: str, weighting: str) -> None:
+def test_a_weighting_weighs_the_error_of_x0(sde: SDE, form: str) -> None:
     data = GaussianMixture.example(2)
     x0, t, noise = draw(data, sde, 12)
-    loss = denoising_loss(data.denoiser(sde, form, sigma_data=SD), x0, t, noise, weighting)
     x = sde.perturb(x0, t, noise)
-    want = on_x0(weighting, form, sde, t) * (data.x0(x, sde, t) - x0).square().mean(1)
-    assert loss.shape == (12,)
-    # the target is formed from x_0 and ε apart, so cancellation counts where the network repeats the state
-    assert torch.allclose(loss, want, rtol=1e-7, atol=1e-14 * float(on_x0(weighting, form, sde, t).max()))
+    error, denoiser = (data.x0(x, sde, t) - x0).square().mean(1), data.denoiser(sde, form, sigma_data=SD)
+    for weighting in WEIGHTINGS:
+        loss = denoising_loss(denoiser, x0, t, noise, weighting)
+        assert loss.shape == (12,)
+        assert torch.allclose(loss, on_x0(weighting, form, sde, t) * error, rtol=1e-7, atol=0), weighting
 
 
 @every_form
@@ -86,18 +87,18 @@ def test_the_likelihood_weighting_is_the_score_matching_bound(form: str) -> None
     assert torch.allclose(denoising_loss(data.denoiser(sde, form), x0, t, noise, "likelihood"), want, rtol=1e-8)
 
 
-@every_weighting
 @every_form
 @each
-def test_weights_are_finite_over_all_times_of_training(sde: SDE, form: str, weighting: str) -> None:
+def test_weights_are_finite_over_all_times_of_training(sde: SDE, form: str) -> None:
     denoiser = Denoiser(lambda x, t: x, sde, form)
     times = sample_times(64, sde, torch.Generator().manual_seed(0))
     t = torch.cat([times, torch.tensor([sde.t_min, sde.t_max])])
-    values = weight(weighting, denoiser, t)
-    assert values.dtype == torch.float32 and values.isfinite().all() and (values > 0).all()
+    for weighting in WEIGHTINGS:
+        values = weight(weighting, denoiser, t)
+        assert values.dtype == torch.float32 and values.isfinite().all() and (values > 0).all(), weighting
 
 
-# -------------------------------------------------------------------------------------------------- the minimum of the loss
+# ------------------------------------------------------------------------------------------------- the minimum of the
 
 
 @every_form
@@ -119,32 +120,29 @@ def test_the_least_loss_is_the_posterior_variance(sde: SDE, form: str) -> None:
 @every_weighting
 @every_form
 def test_the_exact_network_is_a_stationary_point(form: str, weighting: str) -> None:
-    # net + a + b x + c t has gradient zero in expectation at a = b = c = 0, and not at a = 0.1.
+    # net + a + b x + c t: the loss has gradient zero in expectation at 0, and not at a fifth of the output's size.
+    # Times of middling noise, where no weighting is so heavy that the errors would hide a slope.
     data, n = GaussianMixture.example(1), 20000
     for sde in (scoresde.VPSDE(), scoresde.RectifiedFlow()):
+        x0, t, noise = draw(data, sde, n, 0.5, 1.1)
         exact = data.network(sde, form)
+        size = exact(sde.perturb(x0, t, noise), t).square().mean().sqrt()
 
-        def gradient(a: float, sde: SDE = sde, exact=exact) -> tuple[Tensor, Tensor]:
-            x0, t, noise = draw(data, sde, n)
-            more = torch.tensor([a, 0.0, 0.0], dtype=F64).repeat(n, 1).requires_grad_()
+        def gradient(share: float) -> tuple[Tensor, Tensor]:
+            start = torch.tensor([share * size, 0.0, 0.0], dtype=F64)  # noqa: B023
+            more = start.repeat(n, 1).requires_grad_()
 
             def net(x: Tensor, label: Tensor) -> Tensor:
-                return exact(x, label) + more[:, :1] + more[:, 1:2] * x + more[:, 2:] * label[:, None]
+                return exact(x, label) + more[:, :1] + more[:, 1:2] * x + more[:, 2:] * label[:, None]  # noqa: B023
 
-            loss = denoising_loss(Denoiser(net, sde, form), x0, t, noise, weighting)
+            loss = denoising_loss(Denoiser(net, sde, form), x0, t, noise, weighting)  # noqa: B023
             (grad,) = torch.autograd.grad(loss.sum(), more)
             return grad.mean(0), grad.std(0) / math.sqrt(n)
 
         mean, error = gradient(0.0)
         assert (mean.abs() <= 4 * error).all()
-        mean, error = gradient(0.1 * scale_of(exact, data, sde))
-        assert mean[0] > 4 * error[0]
-
-
-def scale_of(network, data: GaussianMixture, sde: SDE) -> float:
-    """The root mean square of a network's output over training states."""
-    x0, t, noise = draw(data, sde, 1000)
-    return network(sde.perturb(x0, t, noise), t).square().mean().sqrt().item()
+        mean, error = gradient(0.2)
+        assert mean[0] > 6 * error[0]
 
 
 @pytest.mark.parametrize("event", [(), (2,), (7, 3), (1, 16, 24), (3, 8, 8, 8)])

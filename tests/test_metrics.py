@@ -1,12 +1,11 @@
 """Quality figures: closed forms, definitions written out, invariances, refusals; and the frozen feature classifier."""
 
-import importlib.util
+import importlib
 import json
 import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -372,7 +371,9 @@ def test_the_figures_order_real_images_and_damaged_ones() -> None:
 
 @pytest.mark.data
 @needs_data
-def test_the_card_script_merges_parts_and_drops_figures_of_other_weights(tmp_path: Path) -> None:
+def test_the_card_script_merges_parts_and_drops_figures_of_other_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from scoresde.config import Config
     from scoresde.data import load
     from scoresde.train.trainer import Run
@@ -383,7 +384,8 @@ def test_the_card_script_merges_parts_and_drops_figures_of_other_weights(tmp_pat
     path, card = tmp_path / "tiny.safetensors", tmp_path / "tiny.json"
     run.save(path)
     card.write_text(json.dumps({"licence": "MIT", "figures": {"old": {}}, "sha256": "other"}))
-    script = load_script("model_card")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = importlib.import_module("model_card")
     command = ["--model", str(path), "--parts", "floor", "--num", "100", "--distance-num", "300"]
     result = CliRunner().invoke(script.main, command, catch_exceptions=False)
     written = json.loads(card.read_text())
@@ -393,13 +395,7 @@ def test_the_card_script_merges_parts_and_drops_figures_of_other_weights(tmp_pat
     assert set(written["figures"]) == {"floor"}
     assert [d["n"] for d in written["figures"]["floor"]["train"]["distances"]] == [256, 300]
     assert written["features"]["sha256"] == load_features().sha256
-    again = script.merged({**written, "figures": {"ode-10": {}}}, script.load_model(path), load_features())
+    again = script.merged(
+        {**written, "figures": {"ode-10": {}}}, script.load_model(path), load_features(), load("fashion_mnist", "test")
+    )
     assert set(again["figures"]) == {"ode-10"}
-
-
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -34,9 +34,11 @@ class Whole(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not
             number = int(value)
         except ValueError:
             number = self.least - 1
-        if not self.least <= number < 2**63:
-            raise BadInput(f"--{_flag(param)} {value}: {_flag(param)} must be {rule}")
-        return number
+        if number >= 2**63:
+            rule += " below 2^63"
+        elif number >= self.least:
+            return number
+        raise BadInput(f"--{_flag(param)} {value}: {_flag(param)} must be {rule}")
 
 
 class OneOf(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)

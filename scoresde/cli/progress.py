@@ -41,8 +41,10 @@ def sampling_bar(label: str, intervals: int | None, batches: int) -> Generator[C
     if not on_terminal():
         yield None
         return
-    total = (intervals or 1) * batches
-    with _bar(label, total, "{task.completed}/{task.total}" if intervals else "", "{task.fields[text]}") as update:
+    total = float((intervals or 1) * batches)
+    with _bar(
+        label, total, "{task.completed:.0f}/{task.total:.0f}" if intervals else "", "{task.fields[text]}"
+    ) as update:
         span: list[float] = []
 
         def callback(i: int, t: float, t_next: float, x: Any, x0: Any, nfe: int) -> None:
@@ -67,7 +69,9 @@ class TrainingMeter:
         if not on_terminal():
             yield self._plain
             return
-        with _bar("training", self.total, "{task.completed}/{task.total}", "{task.fields[text]}") as update:
+        with _bar(
+            "training", float(self.total), "{task.completed:.0f}/{task.total:.0f}", "{task.fields[text]}"
+        ) as update:
 
             def report(step: int, figures: dict[str, float]) -> None:
                 self._add(step, figures)

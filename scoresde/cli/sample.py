@@ -220,10 +220,10 @@ def choose_labels(model: Model, wanted: str | None, num: int | None, first: int)
 
 def name_files(model: str, result: Result, class_: str | None) -> str:
     """ode-10-seed0, and in front the model, behind the class and the first index, where they are not the default."""
-    settings, path = result.settings, Path(model)
+    settings, path = result.settings, Path(model).resolve()
     stem = path.parent.name if path.name == "checkpoint.safetensors" else path.name.removesuffix(".safetensors")
     parts = [
-        *([stem or path.resolve().name] if model != DEFAULT_MODEL else []),
+        *([stem] if model != DEFAULT_MODEL else []),
         settings["sampler"],
         str(settings.get("steps", "adaptive")),
         f"seed{settings['seed']}",

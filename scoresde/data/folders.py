@@ -58,7 +58,7 @@ def read_folder(path: str | Path, *, channels: int | None = None) -> Dataset:
     return Dataset(torch.from_numpy(x), labels, classes, name=path.name, source=str(path))
 
 
-def _read_image(path: Path, channels: int | None) -> np.ndarray[Any, Any]:
+def _read_image(path: Path, channels: int | None) -> np.ndarray[Any, np.dtype[Any]]:
     from PIL import Image
 
     try:
@@ -73,6 +73,6 @@ def _read_image(path: Path, channels: int | None) -> np.ndarray[Any, Any]:
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0)
 
 
-def _size(image: np.ndarray[Any, Any]) -> str:
+def _size(image: np.ndarray[Any, np.dtype[Any]]) -> str:
     channels, height, width = image.shape
     return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"

@@ -132,7 +132,7 @@ def read_array(path: str | Path) -> Dataset:
     return Dataset(x, labels, classes, name=path.stem, source=str(path))
 
 
-def _load_numpy(path: Path) -> tuple[dict[str, np.ndarray[Any, Any]], list[str]]:
+def _load_numpy(path: Path) -> tuple[dict[str, np.ndarray[Any, np.dtype[Any]]], list[str]]:
     """The arrays with a known name, and the names of all."""
     try:
         with path.open("rb") as file:

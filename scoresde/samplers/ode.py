@@ -41,8 +41,8 @@ class _Flow:
 
     def time(self, phi: Tensor) -> float:
         """t(φ) in float64, never beyond the ends of the run."""
-        t = float(self.denoiser.sde.t_of_phi(phi.detach().double().cpu()))
-        return min(max(t, self.low), self.high)
+        inside = phi.detach().double().cpu().clamp(0.0, 0.5 * math.pi)
+        return min(max(float(self.denoiser.sde.t_of_phi(inside)), self.low), self.high)
 
     def __call__(self, phi: Tensor, y: Tensor) -> Tensor:
         if self.nfe >= self.max_nfe:

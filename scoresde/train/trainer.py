@@ -16,10 +16,10 @@ from scoresde.config import Config
 from scoresde.data import Dataset, Scaler, load
 from scoresde.errors import BadInput, OutputError, TrainingStopped
 from scoresde.losses import denoising_loss, sample_times
-from scoresde.model import build
+from scoresde.model import build, export_model
 from scoresde.train.ema import EMA
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
 Report = Callable[[int, dict[str, float]], None]
 
 
@@ -160,7 +160,7 @@ def train(
     device: str | torch.device = "cpu",
     report: Report | None = None,
 ) -> Path:
-    """Train by ``config`` into the folder ``out`` and return the checkpoint's path.
+    """Train by ``config`` into the folder ``out`` and return the path of the model, the averaged weights alone.
 
     ``report(step, {"loss", "gradient", "per_second"})`` is called after every step. With ``resume`` a checkpoint in
     ``out`` is continued exactly; without it one that is there is an error, never overwritten.
@@ -189,4 +189,5 @@ def train(
         run.save(path)
         raise
     run.save(path)
-    return path
+    export_model(path, out / MODEL)
+    return out / MODEL
