@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +56,8 @@ class DDPM(SDE):
     >>> ddpm.N, bool(torch.isclose(ddpm.alpha(torch.tensor(0.001)) ** 2, torch.tensor(1 - 1e-4)))
     (1000, True)
     """
+
+    default_grid: ClassVar[str | None] = "index"  # a network with a label per step knows no time between
 
     betas: tuple[float, ...]
     t_min: float = 0.0

@@ -130,19 +130,31 @@ def from_sigmas(sde: SDE, sigmas: Sequence[float]) -> Times:
     (80.0, 1.5, 0.0)
     """
     values = np.asarray(list(sigmas), dtype=np.float64)
-    if (values < 0).any() or not np.isfinite(values).all():
-        raise BadInput(f"sigmas {_show(tuple(values))}: noise levels must be finite and not negative")
-    with np.errstate(divide="ignore"):
-        return from_lambdas(sde, (-np.log(values)).tolist())
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise BadInput(f"sigmas {_show(values.tolist())}: noise levels must be finite and not negative")
+    return _levels(sde, values, values == 0, sde.t_of_rho, "σ/α", 1 / np.exp(sde.knots([sde.t_max]).lam[0]))
 
 
 def from_lambdas(sde: SDE, lams: Sequence[float]) -> Times:
     """Times at which λ equals each given value, rising; ∞ means the data."""
     values = np.asarray(list(lams), dtype=np.float64)
-    limit = sde.knots([sde.t_max]).lam[0]
-    if len(values) and (np.isnan(values).any() or values.min() < limit - 1e-9):
-        raise BadInput(f"λ = {values.min():.6g} is below λ(t_max) = {limit:.6g} of {sde}")
-    times = np.where(np.isinf(values), 0.0, _times(sde.t_of_lam, values))
+    if np.isnan(values).any() or np.isneginf(values).any():
+        raise BadInput(f"λ {_show(values.tolist())}: levels must be numbers, the last one at most ∞")
+    return _levels(sde, values, np.isposinf(values), sde.t_of_lam, "λ", sde.knots([sde.t_max]).lam[0])
+
+
+def _levels(
+    sde: SDE,
+    values: np.ndarray,
+    at_data: np.ndarray,
+    inverse: Callable[[torch.Tensor], torch.Tensor],
+    name: str,
+    limit: float,
+) -> Times:
+    times = np.where(at_data, 0.0, _times(inverse, values))
+    noisier = (values > limit * (1 + 1e-9)) if name != "λ" else (values < limit - 1e-9)
+    if noisier.any():
+        raise BadInput(f"{name} = {values[noisier][0]:.6g} is noisier than t_max of {sde}, where it is {limit:.6g}")
     return check_times(np.minimum(times, sde.t_max).tolist(), sde)
 
 

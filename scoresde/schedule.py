@@ -82,8 +82,8 @@ class NoiseSchedule:
 
     def rates(self, t: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """(d log α/dt, d log σ/dt), exact, by differentiating the two methods."""
-        with torch.enable_grad():
-            s = t if t.requires_grad else t.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            s = t if t.requires_grad else t.detach().clone().requires_grad_()
             logs = self.log_alpha(s) + 0 * s, self.log_sigma(s) + 0 * s  # + 0 s: a constant has a derivative too
             alpha, sigma = (torch.autograd.grad(log.sum(), s, create_graph=t.requires_grad)[0] for log in logs)
         return alpha, sigma

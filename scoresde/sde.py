@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class SDE(NoiseSchedule):
 
     def __post_init__(self) -> None:
         _check(0 <= self.t_min < self.t_max, self, "0 <= t_min < t_max")
+
+    default_grid: ClassVar[str | None] = None  # a grid that its networks need, whatever the sampler prefers
 
     def drift(self, x: Float[Tensor, "batch *event"], t: Time) -> Float[Tensor, "batch *event"]:
         """The forward drift f(t) x."""
@@ -245,6 +247,9 @@ class EDM(SDE):
 
     def t_of_lam(self, lam: Tensor) -> Tensor:
         return (-lam).exp()
+
+    def t_of_rho(self, rho: Tensor) -> Tensor:
+        return rho.clone()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """Stochastic samplers measured exactly: on Gaussian data a chain is affine in (x_T, z_1 … z_K), so one batched run with
-injected unit noises gives the mean and variance of its output, without Monte Carlo (PAINS-style check of every SDE)."""
+injected unit noises gives the mean and variance of its output, without Monte Carlo."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_first_order_convergence_of_the_output_law(sampler: str, options: dict, 
 
 @pytest.mark.parametrize("name", ["vp", "cosine", "edm", "flow"])
 def test_predictor_corrector_converges(name: str) -> None:
-    """A Langevin corrector of fixed snr has a bias of its own at each t that vanishes with σ_t; the run's end is right."""
+    """A Langevin corrector of fixed snr has a bias at each t that vanishes with σ_t: the run's end is right."""
     errors = [error("pc", SDES[name], n) for n in (100, 400)]
     assert errors[1] < 0.6 * errors[0] and errors[1] < 0.05
 

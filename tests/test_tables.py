@@ -154,7 +154,7 @@ def test_dpmpp_2m_equals_the_papers_recursion(sde: scoresde.SDE) -> None:
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_names_for_one_thing_are_one_thing(sde: scoresde.SDE) -> None:
-    """DDIM is Euler in σ/α; its two spaces agree; η = 1 is the ancestral chain (PAINS 33)."""
+    """DDIM is Euler in σ/α; its two spaces agree; η = 1 is the ancestral chain."""
     denoiser, x = mixture().denoiser(sde), start(sde, (4, 2))
     times = make_grid("lambda", sde, 9, "t_min")
     ddim = scoresde.sample(denoiser, (4, 2), "ddim", x=x, grid=times, dtype=F64).x
@@ -226,7 +226,7 @@ def test_order_of_a_whole_run(sampler: str, name: str) -> None:
 @pytest.mark.parametrize("step", [0.05, 0.3])
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
 def test_langevin_row_has_its_stationary_variance(sde: scoresde.SDE, step: float) -> None:
-    """On N(0, V) the chain x + ε s + sqrt(2ε) z is stationary at V / (1 - ε/(2V)) (PAINS 27), and independent of batch."""
+    """On N(0, V) the chain x + ε s + sqrt(2ε) z is stationary at V / (1 - ε/(2V)), whatever the batch."""
     t, data = 0.3 * sde.t_max, 0.7
     row, at = langevin_row(sde, t, step, True), sde.knots([t])
     alpha, sigma = float(at.alpha[0]), float(at.sigma[0])

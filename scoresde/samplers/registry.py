@@ -42,8 +42,9 @@ Builder = Callable[..., Solver]  # (sde, times, *, options) -> Solver
 class Sampler:
     """A named sampler: its builder and what a user wants to know before choosing it.
 
-    ``steps``, ``grid`` and ``final`` are its defaults. ``adaptive`` builds the variant without a step count, ``encode``
-    the one that runs from data to noise (deterministic samplers only). ``revision`` rises when its numbers change.
+    ``steps``, ``grid`` and ``final`` are its defaults and ``nfe`` its calls in n steps of them (m: correctors or
+    repeats). ``adaptive`` builds the variant without a step count, ``encode`` the one that runs from data to noise
+    (deterministic samplers only). ``revision`` rises when its numbers change.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Sampler:
     nfe: str
     use: str
     steps: int | None
-    grid: str
+    grid: str = "phi"
     final: str = "zero"
     adaptive: Builder | None = None
     encode: Builder | None = None
@@ -82,16 +83,16 @@ class Sampler:
 
 _AB = partial(partial, exponential_multistep, space="eps")
 _ALL = (
-    Sampler("ode", ode, 4, False, "4(n-1)+1", "the default: smooth and invertible; adaptive when no steps are given",
-            None, "phi", adaptive=ode_adaptive, encode=ode),
-    Sampler("ddim", ddim, 1, False, "n", "the familiar baseline; eta 1 is ancestral DDPM", 50, "t",
-            encode=_AB(order=1)),
-    Sampler("dpm++2m", dpmpp_2m, 2, False, "n", "10 to 30 calls, as published", 20, "lambda"),
-    Sampler("eab2", eab2, 2, False, "n", "10 to 30 calls, exact second order", 20, "lambda", encode=_AB(order=2)),
-    Sampler("eab3", eab3, 3, False, "n", "20 calls and more, exact third order", 30, "lambda", encode=_AB(order=3)),
-    Sampler("ddpm", ddpm, 1, True, "n", "hundreds of calls: the founding chain, forgives network error", 1000, "t"),
-    Sampler("em", em, 1, True, "n", "hundreds of calls: the plain reverse SDE, for study", 1000, "t"),
-    Sampler("pc", pc, 1, True, "n + m(n-1)", "hundreds of calls: a predictor with m Langevin correctors", 500, "t"),
+    Sampler("ode", ode, 4, False, "4n", "the default: smooth, accurate, invertible; adaptive when no steps are given",
+            None, "phi", "t_min", adaptive=ode_adaptive, encode=ode),
+    Sampler("ddim", ddim, 1, False, "n", "the familiar baseline; eta 1 is ancestral DDPM", 50, encode=_AB(order=1)),
+    Sampler("dpm++2m", dpmpp_2m, 2, False, "n", "10 to 30 calls, as published", 20),
+    Sampler("eab2", eab2, 2, False, "n", "10 to 30 calls, exact second order", 20, encode=_AB(order=2)),
+    Sampler("eab3", eab3, 3, False, "n", "20 calls and more, exact third order", 30, "lambda", "t_min",
+            encode=_AB(order=3)),
+    Sampler("ddpm", ddpm, 1, True, "n", "hundreds of calls: the founding chain, forgives network error", 1000),
+    Sampler("em", em, 1, True, "n", "hundreds of calls: the plain reverse SDE, for study", 1000),
+    Sampler("pc", pc, 1, True, "n + m(n-1)", "hundreds of calls: a predictor with m Langevin correctors", 500),
     Sampler("langevin", langevin, None, True, "mn + 1", "score networks alone: m Langevin steps at each level",
             100, "lambda"),
 )  # fmt: skip

@@ -67,7 +67,8 @@ def plan_run(
     given = grid is not None and not isinstance(grid, str)
     if given and (steps or nfe or final):
         raise BadInput("a list of times is used verbatim: give no steps, nfe or final with it")
-    grid, final = grid or sampler.grid, final or sampler.final
+    chain = sde.default_grid if sampler.adaptive is None else None  # rk4 calls between knots wherever they are
+    grid, final = grid or chain or sampler.grid, final or sampler.final
     if nfe is not None:
         steps = _intervals(sde, sampler, nfe, str(grid), final, filled)
     solver = sampler.build(sde, make_grid(grid, sde, steps or sampler.steps, final), **filled)
