@@ -1,11 +1,12 @@
 """Checkpoints: one safetensors file whose header holds the JSON; written atomically, never unpickled, checked at load.
 
 Tensor names are ``group/name``; the groups in use are ``ema``, ``raw`` (weights) and ``opt`` (optimiser state). The
-header's JSON says everything else: format, config, scaler, step, and the SHA-256 of all tensor bytes.
+header's JSON says everything else: format, config, scaler, step, and two SHA-256: of the tensors, and of that JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -43,15 +44,18 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    finally:  # gone already if all went well; else, an interruption included, nothing stays behind
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
     """Write tensors and their JSON ``info`` as one file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = {"format": FORMAT, "sha256": digest(tensors), **info}
-    write_atomically(path, save(tensors, metadata={"scoresde": json.dumps(header)}))
+    text = json.dumps({**info, "format": FORMAT, "sha256": digest(tensors)})
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    write_atomically(path, save(tensors, metadata={"scoresde": text, "scoresde_sha256": seal}))
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -64,7 +68,8 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"checkpoint {str(path)!r}: not a whole safetensors file ({error})") from None
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"checkpoint {str(path)!r}: not a whole safetensors file ({reason})") from None
     if "scoresde" not in metadata:
         raise BadInput(
             f"checkpoint {str(path)!r}: safetensors, but not written by scoresde (use scoresde.from_callable)"
@@ -75,7 +80,8 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise BadInput(f"checkpoint {str(path)!r}: its header is damaged") from None
     if info.get("format") != FORMAT:
         raise BadInput(f"checkpoint {str(path)!r}: format {info.get('format')!r}, this version reads {FORMAT}")
-    if info.get("sha256") != digest(tensors):
+    seal = hashlib.sha256(metadata["scoresde"].encode()).hexdigest()
+    if info.get("sha256") != digest(tensors) or metadata.get("scoresde_sha256", seal) != seal:  # the first had no seal
         raise BadInput(f"checkpoint {str(path)!r}: its content does not match its SHA-256; it was altered or damaged")
     return tensors, info
 

@@ -33,7 +33,7 @@ class Train(_Strict):
 
     steps: int = Field(10_000, ge=1)
     batch_size: int = Field(128, ge=1)
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     warmup: int = Field(200, ge=0)
     decay: Literal["none", "cosine"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
@@ -76,6 +76,8 @@ def parse_config(values: Any, source: str = "config") -> Config:
             raise BadInput(
                 f"{source}: unknown key {where!r}: choose from {', '.join(known)}{nearest(key, known)}"
             ) from None
+        if fault["type"] == "missing":
+            raise BadInput(f"{source}: {where} is missing") from None
         raise BadInput(f"{source}: {where} = {fault['input']!r}: {fault['msg'].lower()}") from None
 
 
@@ -86,7 +88,9 @@ def load_config(path: str | Path) -> Config:
         raise BadInput(f"config {str(path)!r}: no such file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise BadInput(f"config {str(path)!r}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         raise BadInput(f"config {str(path)!r}: not YAML ({str(error).splitlines()[0]})") from None
     return parse_config(values, str(path))
 
@@ -104,5 +108,7 @@ def construct(what: str, registry: Mapping[str, Callable[..., T]], spec: Mapping
             )
     try:
         return build(*args, **options)
-    except TypeError as error:
-        raise BadInput(f"{what} {name!r}: {error}") from None
+    except BadInput:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # a value that makes no sense to it
+        raise BadInput(f"{what} {name!r}: {str(error).splitlines()[0]}") from None

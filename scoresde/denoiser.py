@@ -205,12 +205,12 @@ class Denoiser(Forms):
                     f"{self.prediction!r} prediction gives no {form} at t = {time:.6g} of {self.sde}"
                     " (no signal or no noise is left there): use 'v' or 'x0' prediction, or a grid that ends before it"
                 )
-        dtype, batch = self.dtype or x.dtype, x.shape[0]
-        labels = self.label(t).to(x.dtype).to(x.device).unsqueeze(1).expand(-1, batch)
-        scaled = self.prediction == "edm"
+        labels = self.label(t).to(x.dtype).to(x.device).unsqueeze(1).expand(-1, x.shape[0]).unbind()
+        network, half, scaled = self.network, self.dtype, self.prediction == "edm"
 
         def net(i: int, x: Tensor) -> Tensor:
-            return _checked(self.network((c_in[i] * x if scaled else x).to(dtype), labels[i], **cond), x)
+            given = c_in[i] * x if scaled else x
+            return _checked(network(given if half is None else given.to(half), labels[i], **cond), x)
 
         return Plan(skip, scale, net)
 

@@ -98,8 +98,9 @@ def make_grid(grid: str | Sequence[float], sde: SDE, n: int | None, final: str =
         raise BadInput(f"steps = {n!r}: steps must be a positive integer")
     with np.errstate(all="ignore"):
         times = make(sde, n, final == "zero")
-        if final == "zero" and n > 1 and times[-2] < sde.t_min:  # steps so fine that one would fall below t_min
+        if final == "zero" and n > 1 and times[-2] <= sde.t_min * (1 + 1e-9):  # no knot lies below t_min
             times = _to_data(lambda m: make(sde, m, False), n, True)
+            times[-2] = sde.t_min
     if not np.isfinite(times).all():
         raise BadInput(f"grid {grid!r} needs some signal at t_max = {sde.t_max}: choose 't', 't2', 'phi' or 'index'")
     ends = {0: sde.t_max, -1: sde.t_min} if final != "zero" else {0: sde.t_max}

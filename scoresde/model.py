@@ -44,10 +44,14 @@ def build(
 ) -> tuple[Denoiser, nn.Module]:
     """The denoiser and network of a config for data of this shape, freshly initialised."""
     sde = construct("sde", SDES, config.sde)
-    first = event_shape[0] if config.network.get("name") == "unet" else event_shape
+    images = config.network.get("name") == "unet"
+    if images and len(event_shape) != 3:
+        raise BadInput(f"network 'unet': needs images (channels, h, w), the data have events of shape {event_shape}")
     spec = {"classes": classes, **config.network} if classes else config.network
-    network = construct("network", NETWORKS, spec, first).to(device)
-    if config.network.get("name") == "unet":
+    network = construct("network", NETWORKS, spec, event_shape[0] if images else event_shape).to(device)
+    if 0 < getattr(network, "classes", 0) < classes:
+        raise BadInput(f"network.classes = {spec['classes']}: the data have {classes} classes")
+    if images:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return Denoiser(network, sde, config.prediction, config.time), network
 
@@ -64,13 +68,17 @@ def card(name: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def find_model(name: str | Path) -> Path:
-    """The file of a model: a shipped name, a checkpoint file, or a training run's folder."""
+def find_model(name: str | Path, weights: str = "ema") -> Path:
+    """The file of a model: a shipped name, a checkpoint file, or a training run's folder.
+
+    In a folder the exported model is preferred, or the checkpoint, where ``weights`` are not the averaged ones.
+    """
     models = shipped()
     if str(name) in models:
         return models[str(name)]
     path = Path(name)
-    for file in (path, path / "model.safetensors", path / "checkpoint.safetensors"):
+    model, whole = path / "model.safetensors", path / "checkpoint.safetensors"
+    for file in (path, model, whole) if weights == "ema" else (path, whole, model):
         if file.is_file():
             return file
     raise BadInput(f"no model {str(name)!r}: give a path, or one of {', '.join(models)}{nearest(str(name), models)}")
@@ -79,7 +87,8 @@ def find_model(name: str | Path) -> Path:
 def export_model(checkpoint: str | Path, path: str | Path) -> None:
     """Write what sampling needs of a training checkpoint: the averaged weights, the large ones in half precision.
 
-    Rounding to float16 moves a weight by at most 2^-11 of itself; tensors of up to 1,000 numbers stay as they are.
+    Rounding to float16 moves a weight by at most 2^-11 of itself, or 2^-25; tensors of up to 1,000 numbers stay as
+    they are.
     """
     tensors, info = load_checkpoint(find_model(checkpoint))
     ema = {k: v.half() if v.numel() > 1000 and v.is_floating_point() else v for k, v in group(tensors, "ema").items()}
@@ -93,11 +102,10 @@ def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.d
     >>> scoresde.load_model("datasaurus").event_shape
     (2,)
     """
-    path = find_model(name)
-    tensors, info = load_checkpoint(path)
+    choose("weights", weights, ("ema", "raw"))
+    tensors, info = load_checkpoint(find_model(name, weights))
     if missing := {"config", "event_shape", "classes", "scaler"} - info.keys():
         raise BadInput(f"{str(name)!r} is a scoresde file but no model: it has no {', '.join(sorted(missing))}")
-    choose("weights", weights, ("ema", "raw"))
     chosen: dict[str, Tensor] = group(tensors, weights)
     if not chosen:
         raise BadInput(

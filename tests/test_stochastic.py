@@ -52,11 +52,14 @@ def error(sampler: str, sde: scoresde.SDE, n: int, **options: object) -> float:
     "sampler, options", [("ddpm", {}), ("ddpm", {"variance": "upper"}), ("em", {}), ("ddim", {"eta": 0.6})]
 )
 def test_first_order_convergence_of_the_output_law(sampler: str, options: dict, name: str) -> None:
-    """The error of mean and covariance falls like 1/N on the sampler's default grid (weak order 1)."""
+    """The error of mean and covariance falls like 1/N on the sampler's default grid (weak order 1).
+
+    Euler-Maruyama's relative steps next to the data are 1, 1/2, 1/3, …, which adds a factor log N under some SDEs.
+    """
     sde = SDES[name]
     errors = [error(sampler, sde, n, **options) for n in (250, 500, 1000)]
     slope = math.log2(errors[0] / errors[2]) / 2
-    assert slope > 1 - 0.15
+    assert slope > 1 - (0.2 if sampler == "em" else 0.15)
     assert abs(2 * errors[2] - errors[1]) < 1e-3
 
 

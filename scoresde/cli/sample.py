@@ -221,7 +221,8 @@ def choose_labels(model: Model, wanted: str | None, num: int | None, first: int)
 def name_files(model: str, result: Result, class_: str | None) -> str:
     """ode-10-seed0, and in front the model, behind the class and the first index, where they are not the default."""
     settings, path = result.settings, Path(model).resolve()
-    stem = path.parent.name if path.name == "checkpoint.safetensors" else path.name.removesuffix(".safetensors")
+    own = ("model.safetensors", "checkpoint.safetensors")  # of a run, which is known by its folder
+    stem = path.parent.name if path.name in own else path.name.removesuffix(".safetensors")
     parts = [
         *([stem] if model != DEFAULT_MODEL else []),
         settings["sampler"],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scoresde.config import Config
+    from scoresde.data import Dataset
 
 
 @click.command("train", short_help="Train a model by a config file.")
@@ -41,6 +42,7 @@ def command(ctx: click.Context, config: str, out: Path, resume: bool, steps: int
       scoresde train fashion_mnist --out runs/try --steps 200
     """  # noqa: D301 (click wants the \b)
     from scoresde.config import load_config
+    from scoresde.data import load
     from scoresde.train import train
     from scoresde.train.trainer import CHECKPOINT
 
@@ -51,19 +53,22 @@ def command(ctx: click.Context, config: str, out: Path, resume: bool, steps: int
     with output_folder(out):
         if resume and not path.exists():
             click.echo(f"{out} holds no checkpoint yet: starting at step 0")
+        data = None
         if resume or not path.exists():  # else the trainer refuses
-            click.echo(data_summary(settings))
+            data = load(settings.data.name, settings.data.split, **settings.data.options)
+            click.echo(data_summary(settings, data))
         meter = TrainingMeter(settings.train.steps)
         try:
             with meter.watch() as report:
-                train(settings, out, resume, device, report)
+                model = train(settings, out, resume, device, report, data)
         except KeyboardInterrupt:
             if meter.step and path.exists():
                 again = [arg for arg in ctx.obj if arg != "--resume"]
                 click.echo(f"stopped after step {meter.step}, saved in {path}; to continue:", err=True)
                 click.echo(f"  {shlex.join(['scoresde', *again, '--resume'])}", err=True)
             raise
-    click.echo(f"checkpoint: {path} (step {settings.train.steps})")
+    click.echo(f"model: {model} (averaged weights, step {settings.train.steps})")
+    click.echo(f"checkpoint: {path} (all weights and the optimiser's state)")
     click.echo(f"to draw from it: {shlex.join(['scoresde', 'sample', '--model', str(out), '--steps', '10'])}")
 
 
@@ -88,12 +93,12 @@ def find_config(name: str) -> Path:
     return shipped[choose("config", name, shipped)]
 
 
-def data_summary(config: Config) -> str:
+def data_summary(config: Config, data: Dataset) -> str:
     """Count, shape, and min, max, mean and standard deviation before and after scaling; a warning if odd."""
-    from scoresde.data import Scaler, load
+    from scoresde.data import Scaler
 
-    data, kind = load(config.data.name, config.data.split, **config.data.options), config.data.scaler
-    scaler = Scaler.image() if kind == "image" else Scaler.fit(data.x, kind)
+    kind = config.data.scaler
+    scaler = Scaler.fit(data.x, kind)
     before, after = statistics(data.x), statistics(data.x, scaler)
     classes = f", {len(data.classes)} classes" if data.classes else ""
     names = ("min", "max", "mean", "std")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.errors import BadInput, choose
 
-KINDS = ("standard", "unit", "none")
+KINDS = ("image", "standard", "unit", "none")
 _MAX_COORDINATES = 64  # vectors up to this length are scaled coordinate by coordinate
 _CHUNK = 2**22  # numbers turned into float64 at a time while fitting
 
@@ -62,7 +62,7 @@ class Scaler:
         Args:
             x: the data, in their own units.
             kind: "standard" gives mean 0 and standard deviation 1 (the 1/N one), "unit" takes the smallest and largest
-                value to -1 and 1, "none" changes nothing.
+                value to -1 and 1, "image" takes 0 and 255 there whatever the data, "none" changes nothing.
 
         Raises:
             BadInput: an unknown kind, no data, a NaN or infinity, or data that are constant and have no scale.
@@ -73,6 +73,8 @@ class Scaler:
         """
         if choose("scaler kind", kind, KINDS) == "none":
             return cls((0.0,), (1.0,))
+        if kind == "image":
+            return cls.image()
         if x.ndim == 0 or x.numel() == 0:
             raise BadInput(f"scaler: cannot be fitted to x of shape {tuple(x.shape)}, which holds no events")
         columns = x if x.ndim == 2 and x.shape[1] <= _MAX_COORDINATES else x.reshape(-1, 1)
@@ -143,7 +145,7 @@ class Scaler:
         return {"shift": list(self.shift), "scale": list(self.scale)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Scaler":
+    def from_json(cls, data: object) -> "Scaler":
         """The scaler that `to_json` wrote.
 
         Raises:

@@ -8,6 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scoresde.errors import BadInput
+
+
+def _half(dim: int) -> int:
+    if dim < 2 or dim % 2:
+        raise BadInput(f"{dim} features of a label: a cosine and a sine of each frequency need an even number")
+    return dim // 2
+
 
 class Sinusoidal(nn.Module):
     """Sinusoids of a scalar label at ``dim``/2 geometric frequencies 1 … 1/10000 (Vaswani et al. 2017, section 3.5).
@@ -23,7 +31,7 @@ class Sinusoidal(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        half = dim // 2
+        half = _half(dim)
         self.register_buffer("frequencies", torch.exp(-math.log(10000) * torch.arange(half) / half), persistent=False)
 
     def forward(self, label: Float[Tensor, "batch"]) -> Float[Tensor, "batch dim"]:
@@ -46,7 +54,7 @@ class Fourier(nn.Module):
     def __init__(self, inputs: int, dim: int, scale: float = 1.0, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("B", scale * torch.randn(inputs, dim // 2, generator=generator))
+        self.register_buffer("B", scale * torch.randn(inputs, _half(dim), generator=generator))
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch dim"]:
         angle = 2 * math.pi * (x @ self.B)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scoresde.nn.embed import Fourier
+from scoresde.schedule import per_sample
 
 
 class MLP(nn.Module):
@@ -50,7 +51,7 @@ class MLP(nn.Module):
         self, x: Float[Tensor, "batch *event"], label: Float[Tensor, "batch"], y: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
         """The network's output at states x, time labels and class labels y (None or ``classes``: unconditional)."""
-        flat, label = x.flatten(1), label[:, None]
+        flat, label = per_sample(x), label[:, None]
         h = self.first(torch.cat([flat, *(features(flat) for features in self.inputs)], dim=1))
         h = h + self.time_in(torch.cat([label, self.time(label)], dim=1))
         if self.labels is not None:

@@ -88,7 +88,10 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         embedding, widths = 4 * channels, [channels * m for m in multipliers]
-        self.patch, self.classes, self.stride = patch, classes, patch * 2 ** (len(widths) - 1)
+        if any(width % heads for level, width in enumerate(widths) if level in attention or width == widths[-1]):
+            raise BadInput(f"UNet: widths {widths} must be divisible by heads = {heads} where they attend")
+        self.image_channels, self.patch, self.classes = image_channels, patch, classes
+        self.stride = patch * 2 ** (len(widths) - 1)
         self.time = nn.Sequential(
             Sinusoidal(channels), nn.Linear(channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
         )
@@ -128,9 +131,10 @@ class UNet(nn.Module):
         self, x: Float[Tensor, "batch channels height width"], label: Float[Tensor, "batch"], y: Tensor | None = None
     ) -> Float[Tensor, "batch channels height width"]:
         """The network's output at states x, time labels (of the size 0 … 1000) and class labels y (None: no class)."""
-        if x.ndim != 4 or x.shape[2] % self.stride or x.shape[3] % self.stride:
+        wanted = (self.image_channels, "h", "w")
+        if x.ndim != 4 or x.shape[1] != wanted[0] or x.shape[2] % self.stride or x.shape[3] % self.stride:
             raise BadInput(
-                f"UNet: image shape {tuple(x.shape[1:])} must be (channels, h, w), h and w divisible by {self.stride}"
+                f"UNet: image shape {tuple(x.shape[1:])} must be ({wanted[0]}, h, w), h and w divisible by {self.stride}"
             )
         embedding = self.time(label)
         if self.labels is not None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from scoresde.denoiser import Denoises
 from scoresde.errors import BadInput, SolverFailure, choose
@@ -130,6 +129,8 @@ class FlowODE:
 
     def _solve(self, f: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: float, t_next: float, **how: Any) -> Tensor:
         """The state at t_next from the state x at t, by torchdiffeq."""
+        from torchdiffeq import odeint  # here, since it loads a third of a second of scipy
+
         phi = torch.stack([self._phi(t, x), self._phi(t_next, x)])
         y = odeint(f, x / self.sde.prior_std(t), phi, method=self.method, **how)
         assert isinstance(y, Tensor)

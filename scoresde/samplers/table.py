@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,21 @@ class Row:
     c: tuple[float, ...] = ()
     ends: bool = True
     calls: bool = True
+
+
+class _Step(NamedTuple):
+    """A row as the loop reads it: older outputs and noises by number, with their weights, and which to free after."""
+
+    call: int | None
+    kept: bool
+    a: float
+    b: float
+    older: list[tuple[int, float]]
+    draw: bool
+    noises: list[tuple[int, float]]
+    done: list[int]
+    spent: list[int]
+    row: Row
 
 
 @dataclass(frozen=True)
@@ -134,19 +149,32 @@ class Table:
         return worst
 
     @cached_property
-    def _memory(self) -> tuple[list[bool], list[int], set[int]]:
-        """Whether a later row uses a row's D, how many outputs to hold after each row, and which rows draw noise."""
-        upto = np.cumsum([row.calls for row in self.rows]).tolist()
-        last_use: dict[int, int] = {}  # call -> the last row that uses its output
+    def _steps(self) -> list[_Step]:
+        """The rows with every reference resolved: which older outputs and noises each uses, and when they are freed."""
+        calls = np.cumsum([row.calls for row in self.rows]).tolist()
+        uses = [{calls[i] - 1 - j: w for j, w in enumerate(row.b) if w} for i, row in enumerate(self.rows)]
+        draws = [{i - j: w for j, w in enumerate(row.c) if w} for i, row in enumerate(self.rows)]
+        last_use = {call: i for i, used in enumerate(uses) for call in used}
+        last_draw = {row: i for i, used in enumerate(draws) for row in used}
+        steps: list[_Step] = []
         for i, row in enumerate(self.rows):
-            last_use.update({upto[i] - 1 - j: i for j, weight in enumerate(row.b) if weight})
-        later = [row.calls and last_use.get(upto[i] - 1, i) > i for i, row in enumerate(self.rows)]
-        held = []
-        for i, calls in enumerate(upto):
-            alive = [call for call in range(calls - 1 - _deepest(self.rows), calls) if last_use.get(call, i) > i]
-            held.append(calls - min(alive) if alive else 0)
-        draws = {i - j for i, row in enumerate(self.rows) for j, weight in enumerate(row.c) if weight}
-        return later, held, draws
+            own = calls[i] - 1 if row.calls else None
+            older = [(call, w) for call, w in uses[i].items() if call != own]
+            steps.append(
+                _Step(
+                    call=own,
+                    kept=own is not None and last_use.get(own, i) > i,
+                    a=row.a,
+                    b=uses[i].get(own, 0.0) if own is not None else 0.0,
+                    older=older,
+                    draw=i in last_draw,
+                    noises=list(draws[i].items()),
+                    done=[call for call, _ in older if last_use[call] == i],
+                    spent=[at for at in draws[i] if last_draw[at] == i],
+                    row=row,
+                )
+            )
+        return steps
 
     def run(
         self,
@@ -164,39 +192,37 @@ class Table:
         """
         if self.stochastic and noise is None:
             raise BadInput("this table draws noise: pass noise=(step, draw, x) -> tensor, or use sample(..., seed=...)")
-        plan = denoiser.plan(self.space, [row.t for row in self.rows if row.calls], x, **cond)
-        later, held, draws = self._memory
-        outputs, noises = list(history), list[Tensor]()
-        call = interval = 0
+        skips, scales, net = denoiser.plan(self.space, [row.t for row in self.rows if row.calls], x, **cond)
+        outputs, noises = {-1 - j: output for j, output in enumerate(history)}, dict[int, Tensor]()
+        calls = interval = 0
         start, x0 = self.rows[0].t, x
-        for i, row in enumerate(self.rows):
-            a, b = row.a, row.b
-            if row.calls:
-                out, skip, scale = plan.net(call, x), plan.skip[call], plan.scale[call]
-                call += 1
+        for i, (call, kept, a, b, older, draw, z, done, spent, row) in enumerate(self._steps):
+            if call is None:
+                x = torch.mul(x, a)
+            else:
+                out, skip, scale, calls = net(call, x), skips[call], scales[call], call + 1
                 if callback:
                     x0 = self._x0(x, torch.add(skip * x, out, alpha=scale), row.t)
-                if later[i]:
-                    out = torch.add(skip * x, out, alpha=scale)
+                if kept:
+                    out = outputs[call] = torch.add(skip * x, out, alpha=scale)
+                    x = torch.mul(x, a).add_(out, alpha=b)
                 else:  # no other row uses this D = skip x + scale out: fold it into the update, one kernel less
-                    a, b = a + b[0] * skip, (b[0] * scale, *b[1:])
-                outputs.insert(0, out)
-            x = torch.mul(x, a)
-            for out, weight in zip(outputs, b, strict=False):
-                if weight:
-                    x.add_(out, alpha=weight)
-            del outputs[held[i] :]
-            if draws:
-                noises.insert(0, noise(i, 0, x) if noise and i in draws else x)
-                for z, weight in zip(noises, row.c, strict=False):
-                    if weight:
-                        x.add_(z, alpha=weight)
-                del noises[3:]
+                    x = torch.mul(x, a + b * skip).add_(out, alpha=b * scale)
+            for k, weight in older:
+                x.add_(outputs[k], alpha=weight)
+            for k in done:
+                del outputs[k]
+            if draw and noise:
+                noises[i] = noise(i, 0, x)
+            for k, weight in z:
+                x.add_(noises[k], alpha=weight)
+            for k in spent:
+                del noises[k]
             if row.ends:
                 if callback:
-                    callback(interval, start, row.t_next, x, x0, call)
+                    callback(interval, start, row.t_next, x, x0, calls)
                 interval, start = interval + 1, row.t_next
-        return x, call
+        return x, calls
 
     def _x0(self, x: Tensor, output: Tensor, t: float) -> Tensor:
         """x̂_0 from an output in the table's space, for callbacks."""

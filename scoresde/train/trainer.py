@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +57,32 @@ def _mix(seed: int, counter: int, stream: int) -> int:
     return (z ^ (z >> 31)) >> 1
 
 
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, what draws from torch's own generators (first weights, dropout) follows ``seed``; outside nothing moves."""
+    cpu = device.type == "cpu"
+    others = 0 if cpu else torch.get_device_module(device).device_count()
+    with torch.random.fork_rng(range(others), device_type=device.type):
+        (torch.default_generator if cpu else torch).manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, so that what is saved on the way out is never half an update."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if held:
+            signal.raise_signal(signal.SIGINT)
+
+
 class Run:
     """The state of a run: network, average, optimiser, step. `train` drives it; tests drive it step by step."""
 
@@ -63,10 +92,10 @@ class Run:
                 f"batch_size {config.train.batch_size} is larger than the data ({len(data)} rows of {data.name})"
             )
         self.config, self.data, self.device = config, data, torch.device(device)
-        kind = config.data.scaler
-        self.scaler = Scaler.image() if kind == "image" else Scaler.fit(data.x, kind)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_mix(config.train.seed, 0, 0))
+        self.scaler = Scaler.fit(data.x, config.data.scaler)
+        if config.train.flip and len(data.event_shape) != 3:
+            raise BadInput(f"train.flip: only images are mirrored, the data have events of shape {data.event_shape}")
+        with _seeded(_mix(config.train.seed, 0, 0), torch.device("cpu")):
             self.denoiser, self.network = build(config, data.event_shape, data.num_classes, self.device)
         self.ema = EMA(self.network, config.train.ema)
         self.optimiser = torch.optim.AdamW(
@@ -94,23 +123,23 @@ class Run:
             parameters["lr"] = learning_rate(self.config, self.step)
         self.network.train()
         with (
-            torch.random.fork_rng(devices=[]),
+            _seeded(_mix(train.seed, self.step, 3), self.device),  # dropout
             torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bf16"),
         ):
-            torch.manual_seed(_mix(train.seed, self.step, 3))  # dropout
             losses = denoising_loss(self.denoiser, x0, t, noise, train.weighting, **cond)
         loss = losses.mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), train.clip)
-        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
-            self.optimiser.step()
-            self.ema.update(self.network, self.step)
-            self.skipped = 0
-        else:
-            self.skipped += 1
-        self.step += 1
-        if self.skipped == 10:
+        with _uninterrupted():
+            if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+                self.optimiser.step()
+                self.ema.update(self.network, self.step)
+                self.skipped = 0
+            else:
+                self.skipped += 1
+            self.step += 1
+        if self.skipped >= 10:
             worst = float(t[(~torch.isfinite(losses)).nonzero().flatten()[:1]].sum())
             raise TrainingStopped(
                 f"step {self.step}: ten steps in a row not finite (t = {worst:.4g}, gradient norm {float(norm):.3g})"
@@ -126,7 +155,7 @@ class Run:
             **prefixed("raw", dict(self.network.state_dict())),
             **prefixed("opt", state),
         }
-        save_checkpoint(path, tensors, {"step": self.step, **self.describe()})
+        save_checkpoint(path, tensors, {"step": self.step, "skipped": self.skipped, **self.describe()})
 
     def describe(self) -> dict[str, Any]:
         """What a model file must say beside its tensors."""
@@ -139,18 +168,27 @@ class Run:
         }
 
     def restore(self, path: Path) -> None:
-        """Continue from a checkpoint of the same config."""
+        """Continue from a checkpoint of the same config and data."""
         tensors, info = load_checkpoint(path)
-        if info["config"] != self.config.model_dump(mode="json"):
-            raise BadInput(f"checkpoint {str(path)!r} was made with another config: choose another --out or remove it")
+        if "step" not in info or not group(tensors, "raw"):
+            raise BadInput(f"checkpoint {str(path)!r} cannot be continued: it holds no run, only {sorted(info)}")
+        for what in ("config", "data"):
+            if info[what] != self.describe()[what]:
+                raise BadInput(
+                    f"checkpoint {str(path)!r} was made with another {what}: choose another --out or remove it"
+                )
         self.network.load_state_dict(group(tensors, "raw"))
         self.ema.load(group(tensors, "ema"))
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = list(self.network.parameters())
         for key, value in group(tensors, "opt").items():
             index, name = key.split("/")
+            like = parameters[int(index)]
+            if value.shape == like.shape:  # in the parameter's memory format, as the optimiser itself would have it
+                value = torch.empty_like(like).copy_(value)
             state.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.step = int(info["step"])
+        self.step, self.skipped = int(info["step"]), int(info.get("skipped", 0))
 
 
 def train(
@@ -159,17 +197,19 @@ def train(
     resume: bool = False,
     device: str | torch.device = "cpu",
     report: Report | None = None,
+    data: Dataset | None = None,
 ) -> Path:
     """Train by ``config`` into the folder ``out`` and return the path of the model, the averaged weights alone.
 
     ``report(step, {"loss", "gradient", "per_second"})`` is called after every step. With ``resume`` a checkpoint in
-    ``out`` is continued exactly; without it one that is there is an error, never overwritten.
+    ``out`` is continued exactly; without it one that is there is an error, never overwritten. ``data`` are those of the
+    config, if the caller has them already.
     """
     out = Path(out)
     path = out / CHECKPOINT
     if path.exists() and not resume:
         raise BadInput(f"{str(path)!r} exists: pass --resume to continue it, or choose another --out")
-    data = load(config.data.name, config.data.split, **config.data.options)
+    data = data or load(config.data.name, config.data.split, **config.data.options)
     run = Run(config, data, device)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -185,7 +225,7 @@ def train(
                 report(run.step, {**figures, "per_second": config.train.batch_size / (time.perf_counter() - start)})
             if run.step % config.train.checkpoint_every == 0 and run.step < config.train.steps:
                 run.save(path)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, TrainingStopped):
         run.save(path)
         raise
     run.save(path)
