@@ -145,7 +145,7 @@ class Scaler:
         return {"shift": list(self.shift), "scale": list(self.scale)}
 
     @classmethod
-    def from_json(cls, data: object) -> "Scaler":
+    def from_json(cls, data: Mapping[str, Any]) -> "Scaler":
         """The scaler that `to_json` wrote.
 
         Raises:

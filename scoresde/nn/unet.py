@@ -66,8 +66,9 @@ class Attention(nn.Module):
 class UNet(nn.Module):
     """U-Net on images (batch, image_channels, height, width); height and width divisible by patch · 2^(levels-1).
 
-    ``multipliers`` gives the width of each level in units of ``channels``, ``attention`` the levels that attend
-    (the middle always does). With ``classes`` > 0 the label y is one of 0 … classes-1, or ``classes`` for none.
+    ``multipliers`` gives the width of each level in units of ``channels``, ``attention`` the levels that attend, -1
+    the coarsest (the middle always does). With ``classes`` > 0 the label y is one of 0 … classes-1, or ``classes`` for
+    none.
 
     >>> import torch
     >>> UNet(1, channels=16, classes=10)(torch.zeros(2, 1, 28, 28), torch.zeros(2), torch.tensor([3, 10])).shape
@@ -80,7 +81,7 @@ class UNet(nn.Module):
         channels: int = 64,
         multipliers: Sequence[int] = (1, 2),
         blocks: int = 2,
-        attention: Sequence[int] = (1,),
+        attention: Sequence[int] = (-1,),
         heads: int = 4,
         patch: int = 2,
         classes: int = 0,
@@ -88,7 +89,11 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         embedding, widths = 4 * channels, [channels * m for m in multipliers]
-        if any(width % heads for level, width in enumerate(widths) if level in attention or width == widths[-1]):
+        levels = len(widths)
+        if not all(-levels <= level < levels for level in attention):
+            raise BadInput(f"UNet: attention = {list(attention)} names a level that is not one of the {levels}")
+        attending = {level % levels for level in attention}
+        if any(width % heads for level, width in enumerate(widths) if level in {*attending, levels - 1}):
             raise BadInput(f"UNet: widths {widths} must be divisible by heads = {heads} where they attend")
         self.image_channels, self.patch, self.classes = image_channels, patch, classes
         self.stride = patch * 2 ** (len(widths) - 1)
@@ -112,17 +117,17 @@ class UNet(nn.Module):
                 self.pool.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
                 skips.append(width)
             for _ in range(blocks):
-                self.down.append(stage(width, outputs, level in attention))
+                self.down.append(stage(width, outputs, level in attending))
                 width = outputs
                 skips.append(width)
         self.middle = nn.ModuleList([*stage(width, width, True), *stage(width, width, False)])
         for level, outputs in reversed(list(enumerate(widths))):
             for _ in range(blocks + 1):
-                self.up.append(stage(width + skips.pop(), outputs, level in attention))
+                self.up.append(stage(width + skips.pop(), outputs, level in attending))
                 width = outputs
             if level:
                 self.unpool.append(nn.Conv2d(width, width, 3, padding=1))
-        self.blocks, self.levels = blocks, len(widths)
+        self.blocks, self.levels = blocks, levels
         self.out = nn.Sequential(
             _norm(width), nn.SiLU(), _zero(nn.Conv2d(width, image_channels * patch**2, 3, padding=1))
         )
@@ -131,10 +136,10 @@ class UNet(nn.Module):
         self, x: Float[Tensor, "batch channels height width"], label: Float[Tensor, "batch"], y: Tensor | None = None
     ) -> Float[Tensor, "batch channels height width"]:
         """The network's output at states x, time labels (of the size 0 … 1000) and class labels y (None: no class)."""
-        wanted = (self.image_channels, "h", "w")
-        if x.ndim != 4 or x.shape[1] != wanted[0] or x.shape[2] % self.stride or x.shape[3] % self.stride:
+        if x.ndim != 4 or x.shape[1] != self.image_channels or any(size % self.stride for size in x.shape[2:]):
             raise BadInput(
-                f"UNet: image shape {tuple(x.shape[1:])} must be ({wanted[0]}, h, w), h and w divisible by {self.stride}"
+                f"UNet: image shape {tuple(x.shape[1:])} must be ({self.image_channels}, h, w),"
+                f" h and w divisible by {self.stride}"
             )
         embedding = self.time(label)
         if self.labels is not None:

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ def _mix(seed: int, counter: int, stream: int) -> int:
 
 
 @contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, what draws from torch's own generators (first weights, dropout) follows ``seed``; outside nothing moves."""
+def _seeded(seed: int, device: torch.device) -> Generator[None, None, None]:
+    """Inside, what draws from torch's own generators (first weights, dropout) follows ``seed``; outside none moves."""
     cpu = device.type == "cpu"
     others = 0 if cpu else torch.get_device_module(device).device_count()
     with torch.random.fork_rng(range(others), device_type=device.type):
@@ -68,7 +68,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def _uninterrupted() -> Generator[None, None, None]:
     """Ctrl-C waits for the end of the block, so that what is saved on the way out is never half an update."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -173,7 +173,7 @@ class Run:
         if "step" not in info or not group(tensors, "raw"):
             raise BadInput(f"checkpoint {str(path)!r} cannot be continued: it holds no run, only {sorted(info)}")
         for what in ("config", "data"):
-            if info[what] != self.describe()[what]:
+            if info.get(what) != self.describe()[what]:
                 raise BadInput(
                     f"checkpoint {str(path)!r} was made with another {what}: choose another --out or remove it"
                 )
