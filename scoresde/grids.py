@@ -98,8 +98,9 @@ def make_grid(grid: str | Sequence[float], sde: SDE, n: int | None, final: str =
         raise BadInput(f"steps = {n!r}: steps must be a positive integer")
     with np.errstate(all="ignore"):
         times = make(sde, n, final == "zero")
-        if final == "zero" and n > 1 and times[-2] <= sde.t_min * (1 + 1e-9):  # no knot lies below t_min
-            times = _to_data(lambda m: make(sde, m, False), n, True)
+        if final == "zero" and n > 1 and times[-2] < sde.t_min * (1 + 1e-9):
+            if times[-2] < sde.t_min * (1 - 1e-9):  # steps so fine that one would fall below t_min
+                times = _to_data(lambda m: make(sde, m, False), n, True)
             times[-2] = sde.t_min
     if not np.isfinite(times).all():
         raise BadInput(f"grid {grid!r} needs some signal at t_max = {sde.t_max}: choose 't', 't2', 'phi' or 'index'")
@@ -133,7 +134,7 @@ def from_sigmas(sde: SDE, sigmas: Sequence[float]) -> Times:
     values = np.asarray(list(sigmas), dtype=np.float64)
     if not np.isfinite(values).all() or (values < 0).any():
         raise BadInput(f"sigmas {_show(values.tolist())}: noise levels must be finite and not negative")
-    return _levels(sde, values, values == 0, sde.t_of_rho, "σ/α", 1 / np.exp(sde.knots([sde.t_max]).lam[0]))
+    return _levels(sde, values, values == 0, sde.t_of_rho, "σ/α", np.exp(-sde.knots([sde.t_max]).lam[0]))
 
 
 def from_lambdas(sde: SDE, lams: Sequence[float]) -> Times:
@@ -156,6 +157,8 @@ def _levels(
     noisier = (values > limit * (1 + 1e-9)) if name != "λ" else (values < limit - 1e-9)
     if noisier.any():
         raise BadInput(f"{name} = {values[noisier][0]:.6g} is noisier than t_max of {sde}, where it is {limit:.6g}")
+    if (lost := (times == 0) & ~at_data).any():
+        raise BadInput(f"{name} = {values[lost][0]:.6g} is less noise than {sde} ever has before the data")
     return check_times(np.minimum(times, sde.t_max).tolist(), sde)
 
 

@@ -1,4 +1,4 @@
-"""Every test runs on one thread, with the shapes in the annotations of the core and the networks checked at run time."""
+"""Every test runs on one thread, with the shapes in the annotations of the core and the networks checked as it runs."""
 
 from jaxtyping import install_import_hook
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scoresde.errors import BadInput
 from scoresde.nn.embed import Fourier
 from scoresde.schedule import per_sample
 
@@ -35,7 +36,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         size = math.prod(event_shape)
-        self.classes = classes
+        self.event_shape, self.classes = tuple(event_shape), classes
         self.inputs = nn.ModuleList(Fourier(size, features, scale, seed=i) for i, scale in enumerate(scales))
         self.time = Fourier(1, features, 1.0, seed=len(scales))
         self.labels = nn.Embedding(classes + 1, width) if classes else None
@@ -51,6 +52,8 @@ class MLP(nn.Module):
         self, x: Float[Tensor, "batch *event"], label: Float[Tensor, "batch"], y: Tensor | None = None
     ) -> Float[Tensor, "batch *event"]:
         """The network's output at states x, time labels and class labels y (None or ``classes``: unconditional)."""
+        if x.shape[1:] != self.event_shape:
+            raise BadInput(f"MLP: events of shape {tuple(x.shape[1:])} must have shape {self.event_shape}")
         flat, label = per_sample(x), label[:, None]
         h = self.first(torch.cat([flat, *(features(flat) for features in self.inputs)], dim=1))
         h = h + self.time_in(torch.cat([label, self.time(label)], dim=1))
