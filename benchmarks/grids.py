@@ -13,7 +13,7 @@ import argparse
 import torch
 
 import scoresde
-from scoresde.denoiser import Denoises
+from scoresde.denoiser import AnyDenoiser
 
 CHOICES = [
     ("phi", "zero"), ("phi", "t_min"), ("t", "zero"), ("t", "t_min"), ("t2", "zero"), ("t2", "t_min"),
@@ -23,7 +23,7 @@ RUNS = [("ode", 10), *((name, n) for name in ("ddim", "dpm++2m", "eab2", "eab3")
 
 
 def table(
-    title: str, denoiser: Denoises, shape: tuple[int, ...], dtype: torch.dtype, cond: dict[str, torch.Tensor]
+    title: str, denoiser: AnyDenoiser, shape: tuple[int, ...], dtype: torch.dtype, cond: dict[str, torch.Tensor]
 ) -> None:
     reference = scoresde.sample(
         denoiser, shape, "ode", 200 if not cond else 60, grid="phi", final="t_min", dtype=dtype, cond=cond

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 
 import scoresde
-from scoresde.denoiser import Forms, Plan
+from scoresde.denoiser import AnyDenoiser, Plan
 from scoresde.grids import make_grid
 from scoresde.samplers import SAMPLERS, Table
 
@@ -59,7 +59,7 @@ def by_hand(table: Table, denoiser: scoresde.Denoiser, x: torch.Tensor) -> Calla
     return second_order if second else first_order
 
 
-class Planned(Forms):
+class Planned(AnyDenoiser):
     """A denoiser whose plan was made before the clock started."""
 
     def __init__(self, denoiser: scoresde.Denoiser, table: Table, x: torch.Tensor) -> None:

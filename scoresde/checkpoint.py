@@ -33,6 +33,11 @@ def digest(tensors: dict[str, Tensor]) -> str:
     return total.hexdigest()
 
 
+def _seal(info: dict[str, Any]) -> str:
+    """SHA-256 of the header, as JSON gives it back."""
+    return hashlib.sha256(json.dumps(json.loads(json.dumps(info)), sort_keys=True).encode()).hexdigest()
+
+
 def write_atomically(path: str | Path, content: bytes) -> None:
     """Write a file whole or not at all: a temporary file beside it, flushed to disk, then renamed."""
     path = Path(path)
@@ -53,9 +58,8 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
     """Write tensors and their JSON ``info`` as one file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({**info, "format": FORMAT, "sha256": digest(tensors)})
-    seal = hashlib.sha256(text.encode()).hexdigest()
-    write_atomically(path, save(tensors, metadata={"scoresde": text, "scoresde_sha256": seal}))
+    header = {**info, "format": FORMAT, "sha256": digest(tensors)}
+    write_atomically(path, save(tensors, metadata={"scoresde": json.dumps({**header, "seal": _seal(header)})}))
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -80,8 +84,8 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]
         raise BadInput(f"checkpoint {str(path)!r}: its header is damaged") from None
     if info.get("format") != FORMAT:
         raise BadInput(f"checkpoint {str(path)!r}: format {info.get('format')!r}, this version reads {FORMAT}")
-    seal = hashlib.sha256(metadata["scoresde"].encode()).hexdigest()
-    if info.get("sha256") != digest(tensors) or metadata.get("scoresde_sha256", seal) != seal:  # the first had no seal
+    seal = info.pop("seal", None)
+    if info.get("sha256") != digest(tensors) or seal not in (None, _seal(info)):  # the first files had no seal
         raise BadInput(f"checkpoint {str(path)!r}: its content does not match its SHA-256; it was altered or damaged")
     return tensors, info
 

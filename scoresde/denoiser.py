@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -86,22 +86,21 @@ class Plan(NamedTuple):
         return torch.add(self.skip[i] * x, self.net(i, x), alpha=self.scale[i])
 
 
-@runtime_checkable
-class Denoises(Protocol):
-    """What samplers need: the SDE, any form at any times, and a plan for a known list of times."""
+class AnyDenoiser:
+    """What samplers take: an SDE, any form at any times, and a plan for a known list of times.
 
-    @property
-    def sde(self) -> SDE: ...
+    A network with its SDE is a `Denoiser`; a wrapper around another denoiser writes ``sde``, ``predict`` and ``plan``
+    too, and inherits the named forms.
+    """
 
-    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor: ...
-
-    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan: ...
-
-
-class Forms:
-    """The named forms of a denoiser, each one line over ``predict``; wrappers inherit them too."""
+    sde: SDE
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
+        """The form of the table above at (x_t, t), t a scalar or one time per sample."""
+        raise NotImplementedError
+
+    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
+        """The form at ``times`` for states like x, with every schedule number computed."""
         raise NotImplementedError
 
     def x0(self, x: Float[Tensor, "batch *event"], t: float | Tensor, **cond: Any) -> Float[Tensor, "batch *event"]:
@@ -126,7 +125,7 @@ class Forms:
 
 
 @dataclass(frozen=True, eq=False)
-class Denoiser(Forms):
+class Denoiser(AnyDenoiser):
     """A network as a denoiser of an SDE.
 
     ``network(c_in x, label, **cond)`` returns the form named by ``prediction``, in the shape of x; ``time`` says what
@@ -150,7 +149,7 @@ class Denoiser(Forms):
         choose("prediction", self.prediction, FORMS)
         if isinstance(self.time, str):
             choose("time label", self.time, TIMES)
-        if isinstance(self.network, Forms) or not callable(self.network):
+        if isinstance(self.network, AnyDenoiser) or not callable(self.network):
             raise TypeError(
                 f"network must be a callable (x, label, **cond) -> tensor, got {type(self.network).__name__}"
             )
@@ -216,18 +215,18 @@ class Denoiser(Forms):
 
 
 @dataclass(frozen=True, eq=False)
-class Transformed(Forms):
+class Transformed(AnyDenoiser):
     """A denoiser whose x̂_0 goes through ``transform``; all other forms follow from the transformed x̂_0.
 
     Clipping and thresholding are transforms; guidance in data space will be one.
     """
 
-    inner: Denoises
+    inner: AnyDenoiser
     transform: Callable[[Tensor], Tensor]
+    sde: SDE = field(init=False)
 
-    @property
-    def sde(self) -> SDE:
-        return self.inner.sde
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sde", self.inner.sde)
 
     def _pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
         """form = skip x + scale x̂_0, with ε̂ = (x - α x̂_0)/σ."""
@@ -245,7 +244,7 @@ class Transformed(Forms):
         return Plan(skip.tolist(), scale.tolist(), lambda i, x: self.transform(inner(i, x)))
 
 
-def clip(denoiser: Denoises, low: float = -1.0, high: float = 1.0) -> Transformed:
+def clip(denoiser: AnyDenoiser, low: float = -1.0, high: float = 1.0) -> Transformed:
     """x̂_0 clipped to [low, high], as DDPM does for images. Never applied unless asked for.
 
     >>> import torch, scoresde
@@ -258,7 +257,7 @@ def clip(denoiser: Denoises, low: float = -1.0, high: float = 1.0) -> Transforme
     return Transformed(denoiser, lambda x0: x0.clamp(low, high))
 
 
-def dynamic_threshold(denoiser: Denoises, quantile: float = 0.995, floor: float = 1.0) -> Transformed:
+def dynamic_threshold(denoiser: AnyDenoiser, quantile: float = 0.995, floor: float = 1.0) -> Transformed:
     """x̂_0 clipped to [-s, s] and divided by s/floor, s = max(floor, quantile of |x̂_0|) per sample.
 
     Dynamic thresholding (Saharia et al. 2022, section 2.3), for data in [-floor, floor].

@@ -42,7 +42,7 @@ def test_the_average_is_its_formula(decay: float) -> None:
 
 
 def test_a_young_average_forgets_the_first_weights() -> None:
-    """Under warm-up the share of the first weights after k steps is Π (1+i)/(10+i) = k! 9!/(k+9)!, whatever the decay."""
+    """Under warm-up the first weights' share after k steps is Π (1+i)/(10+i) = k! 9!/(k+9)!, whatever the decay."""
     shares = [1 - average for average in history([1.0] * 50, 0.9999)]
     expected = [math.factorial(k) * math.factorial(9) / math.factorial(k + 9) for k in range(1, 51)]
     assert shares == pytest.approx(expected, rel=1e-6, abs=1e-15)
@@ -72,5 +72,6 @@ def test_average_and_network_share_no_memory() -> None:
     assert all(torch.equal(ema.weights[name], tensor) for name, tensor in before.items())
     again = EMA(net, 0.999)
     again.load(ema.weights)
-    again.update(net, 5), ema.update(net, 5)
+    for average in (again, ema):
+        average.update(net, 5)
     assert all(torch.equal(again.weights[name], tensor) for name, tensor in ema.weights.items())

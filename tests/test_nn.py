@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,7 @@ F64 = torch.float64
 CLASSES = 3
 
 # Every network with the events it must take. Three channels per norm group: no group norm may cancel a bias.
-CASES = {
+CASES: dict[str, tuple[str, tuple[int, ...], dict]] = {
     **{f"mlp {event}": ("mlp", event, {}) for event in [(), (1,), (2,), (7, 3), (1, 6, 4), (3, 2, 2, 2)]},
     "unet grey": ("unet", (1, 28, 28), {}),
     "unet wide": ("unet", (3, 8, 20), {}),
@@ -65,7 +63,7 @@ def test_the_output_has_the_shape_and_dtype_of_the_input(case: str) -> None:
             out = network(x[:n], label[:n], None if y is None else y[:n])
             assert out.shape == (n, *x.shape[1:]) and out.dtype == torch.float32 and torch.isfinite(out).all()
     wide = network.double()(x.double(), label.double(), y)
-    assert wide.dtype == F64 and wide == pytest.approx(network.float()(x, label, y), rel=1e-3, abs=1e-4)
+    assert wide.dtype == F64 and (wide - out).abs().max() < 1e-4 * (1 + wide.abs().max())
 
 
 @every_network
@@ -89,11 +87,11 @@ def test_no_class_is_the_null_class(case: str) -> None:
 def test_time_class_and_state_all_matter(case: str) -> None:
     network, x, label = make(case)
     y = torch.arange(5) % CLASSES
-    base, scale = network(x, label, y), float(network(x, label, y).std())
+    base = network(x, label, y)
     others = [network(x, label, (y + 1) % CLASSES), network(x, label), network(x, label.flip(0), y)]
     others += [network(x + 0.3, label, y), network(x, label + 0.01 * label.max(), y)]
     for other in others:
-        changed = (other - base).reshape(5, -1).abs().amax(1) > 1e-4 * scale
+        changed = (other - base).reshape(5, -1).abs().amax(1) > 1e-4 * base.std()
         assert changed.sum() >= 4  # of five: a flipped list keeps its middle
 
 
@@ -106,7 +104,7 @@ def test_the_gradient_reaches_every_parameter(case: str) -> None:
     for name, parameter in [("x", x), *network.named_parameters()]:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
         assert parameter.grad.abs().max() > 1e-6, name
-    assert (x.grad.reshape(5, -1) != 0).all()
+    assert x.grad is not None and (x.grad != 0).all()
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("unet")])
@@ -123,14 +121,15 @@ def test_dropout_acts_in_training_only() -> None:
         assert not torch.equal(network(x, label), network(x, label))
 
 
-def test_weights_follow_torchs_seed_and_buffers_do_not() -> None:
-    one, two = make("mlp (2,)", perturbed=False)[0].state_dict(), make("mlp (2,)", perturbed=False)[0].state_dict()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+def test_first_weights_follow_torchs_seed_and_buffers_do_not() -> None:
+    one, same = (make("mlp (2,)", perturbed=False)[0] for _ in range(2))
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in one.state_dict().items())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
-        other = MLP((2,), width=16, depth=2, features=8, classes=CLASSES).state_dict()
-    for name in one:
-        assert torch.equal(one[name], other[name]) == (name.endswith(".B") or "0.weight" in name or "0.bias" in name)
+        other = MLP((2,), width=16, depth=2, features=8, classes=CLASSES)
+    assert not torch.equal(one.first.weight, other.first.weight)
+    buffers = dict(other.named_buffers())
+    assert buffers and all(torch.equal(value, buffers[name]) for name, value in one.named_buffers())
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
@@ -222,14 +221,3 @@ def test_the_default_model_is_small_enough_to_ship() -> None:
     _, network = build(config, (1, 28, 28), len(PUBLIC["fashion_mnist"].classes))
     sizes = [tensor.numel() for tensor in network.state_dict().values()]
     assert sum(sizes) <= 2.5e6 and sum(2 * n if n > 1000 else 4 * n for n in sizes) <= 5e6
-
-
-def test_no_compiler_is_needed() -> None:
-    """Networks are plain eager code: importing and running them does not so much as load torch.compile's machinery."""
-    code = """
-import sys, torch
-from scoresde.nn import MLP, UNet
-MLP((2,), width=8)(torch.zeros(1, 2), torch.zeros(1)), UNet(1, channels=8)(torch.zeros(1, 1, 8, 8), torch.zeros(1))
-assert "torch._inductor" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

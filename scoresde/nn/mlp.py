@@ -35,6 +35,8 @@ class MLP(nn.Module):
         classes: int = 0,
     ) -> None:
         super().__init__()
+        if width < 1 or depth < 0 or classes < 0:
+            raise BadInput(f"MLP: width = {width} must be positive, depth = {depth} and classes = {classes} 0 or more")
         size = math.prod(event_shape)
         self.event_shape, self.classes = tuple(event_shape), classes
         self.inputs = nn.ModuleList(Fourier(size, features, scale, seed=i) for i, scale in enumerate(scales))

@@ -88,6 +88,8 @@ class UNet(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not multipliers or min(channels, blocks, heads, patch, *multipliers) < 1 or classes < 0:
+            raise BadInput("UNet: channels, multipliers, blocks, heads and patch must be positive, classes 0 or more")
         embedding, widths = 4 * channels, [channels * m for m in multipliers]
         levels = len(widths)
         if not all(-levels <= level < levels for level in attention):

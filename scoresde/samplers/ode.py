@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import Denoises
+from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, SolverFailure, choose
 from scoresde.grids import Times
 from scoresde.noise import Noise
@@ -32,7 +32,9 @@ ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 class _Flow:
     """dy/dφ as a function of (φ, y) on the host's clock, counting calls and refusing what is not finite."""
 
-    def __init__(self, denoiser: Denoises, ends: tuple[float, float], rtol: float, max_nfe: int, cond: dict[str, Any]):
+    def __init__(
+        self, denoiser: AnyDenoiser, ends: tuple[float, float], rtol: float, max_nfe: int, cond: dict[str, Any]
+    ):
         self.denoiser, self.cond, self.max_nfe, self.rtol = denoiser, cond, max_nfe, rtol
         self.low, self.high = min(ends), max(ends)
         self.nfe, self.t = 0, ends[0]
@@ -106,7 +108,7 @@ class FlowODE:
 
     def run(
         self,
-        denoiser: Denoises,
+        denoiser: AnyDenoiser,
         x: Tensor,
         noise: Noise | None = None,
         callback: Callback | None = None,
@@ -114,6 +116,7 @@ class FlowODE:
     ) -> tuple[Tensor, int]:
         """Integrate the state x from times[0] to times[-1]; returns the last state and the calls made."""
         ends = self.times[0], self.times[-2] if self.times[-1] == 0 else self.times[-1]
+        denoiser.plan("v", ends, x, **cond)  # refuses, before the first call, what has no v there
         flow = _Flow(denoiser, ends, self.rtol, self.max_nfe if self.method in ADAPTIVE else 10**9, cond)
         solve = self._adaptive if self.method in ADAPTIVE else self._fixed
         x, done = solve(flow, x, callback)

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from scoresde.denoiser import Denoises
+from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose, nearest
 from scoresde.grids import Times
 from scoresde.noise import Noise
@@ -31,7 +31,12 @@ class Solver(Protocol):
     def nfe(self) -> int | None: ...
 
     def run(
-        self, denoiser: Denoises, x: Tensor, noise: Noise | None = None, callback: Callback | None = None, **cond: Any
+        self,
+        denoiser: AnyDenoiser,
+        x: Tensor,
+        noise: Noise | None = None,
+        callback: Callback | None = None,
+        **cond: Any,
     ) -> tuple[Tensor, int]: ...
 
 

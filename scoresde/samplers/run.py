@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde import __version__
-from scoresde.denoiser import Denoises, Forms
+from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose
 from scoresde.grids import Times, make_grid
 from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
@@ -98,7 +98,7 @@ def _intervals(sde: SDE, sampler: Sampler, nfe: int, grid: str, final: str, opti
 
 
 def sample(
-    denoiser: Denoises,
+    denoiser: AnyDenoiser,
     shape: Sequence[int],
     sampler: str = "ode",
     steps: int | None = None,
@@ -186,7 +186,7 @@ def sample(
 
 
 def encode(
-    denoiser: Denoises,
+    denoiser: AnyDenoiser,
     x: Tensor,
     sampler: str = "ode",
     steps: int = 100,
@@ -224,7 +224,7 @@ def _rows(cond: dict[str, Any], rows: slice, n: int) -> dict[str, Any]:
 
 
 def _check_denoiser(denoiser: Any) -> None:
-    if not isinstance(denoiser, Forms):
+    if not isinstance(denoiser, AnyDenoiser):
         raise TypeError(
             f"sample needs a denoiser, got {type(denoiser).__name__}:"
             " wrap the network, scoresde.Denoiser(network, sde, prediction)"

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import Denoises
+from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose
 from scoresde.noise import Noise
 from scoresde.sde import SDE
@@ -178,7 +178,7 @@ class Table:
 
     def run(
         self,
-        denoiser: Denoises,
+        denoiser: AnyDenoiser,
         x: Tensor,
         noise: Noise | None = None,
         callback: Callback | None = None,

@@ -1,0 +1,554 @@
+"""Training: it learns, it is a function of its config and data alone, and it survives kills, NaN and odd units."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import scoresde
+from scoresde import BadInput, TrainingStopped, load_model
+from scoresde.checkpoint import load_checkpoint
+from scoresde.config import Config, parse_config
+from scoresde.data import Dataset, Scaler, load
+from scoresde.denoiser import FORMS
+from scoresde.losses import WEIGHTINGS
+from scoresde.sdes import SDES
+from scoresde.train import train, trainer
+from scoresde.train.trainer import CHECKPOINT, MODEL, Run, batch_rows, learning_rate
+
+MLP = {"name": "mlp", "width": 32, "depth": 1, "features": 16}
+UNET = {"name": "unet", "channels": 6, "multipliers": [1], "blocks": 1, "attention": [], "heads": 1, "dropout": 0.3}
+
+
+def configured(network: dict | None = None, data: dict | None = None, **options: object) -> Config:
+    """A small config: keys of `Config` and of its section ``train`` mixed."""
+    top = {key: options.pop(key) for key in ("sde", "prediction", "time") if key in options}
+    options = {"steps": 20, "batch_size": 16, "warmup": 3, "ema": 0.9, **options}
+    data = {"name": "moons", "options": {"n": 64}, **(data or {})}
+    return parse_config(
+        {"data": data, "network": network or MLP, "time": "t", "prediction": "v", **top, "train": options}
+    )
+
+
+def points(n: int = 64, classes: int = 3) -> Dataset:
+    x = load("moons", n=n).x
+    return Dataset(x, torch.arange(n) % classes, tuple("abcdef"[:classes]), name="moons")
+
+
+def pictures(n: int = 24) -> Dataset:
+    x = torch.randint(256, (n, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Dataset(x, torch.arange(n) % 3, ("a", "b", "c"), name="noise")
+
+
+def state(run: Run) -> dict[str, Tensor]:
+    """Copies of the weights, the average and the optimiser's state."""
+    optimiser = run.optimiser.state_dict()["state"]
+    return {
+        **{f"raw/{k}": v.detach().clone() for k, v in run.network.state_dict().items()},
+        **{f"ema/{k}": v.clone() for k, v in run.ema.weights.items()},
+        **{f"opt/{i}/{k}": v.clone() for i, entry in optimiser.items() for k, v in entry.items()},
+    }
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """Sliced Wasserstein-1: the mean gap between sorted projections on 64 directions, for as many points."""
+    angle = torch.linspace(0, math.pi, 65)[:-1]
+    directions = torch.stack([angle.cos(), angle.sin()])
+    return float(((a @ directions).sort(0).values - (b @ directions).sort(0).values).abs().mean())
+
+
+def drawn(denoiser: scoresde.Denoiser, scaler: Scaler, n: int = 1000, steps: int = 10) -> Tensor:
+    return scaler.decode(scoresde.sample(denoiser, (n, 2), "ode", steps).x)
+
+
+# ------------------------------------------------------------------------------------------------------------ learning
+
+
+def test_training_learns_the_data(tmp_path: Path) -> None:
+    """The loss falls, and samples come ten times nearer to fresh data than those of an untrained network."""
+    config = configured(
+        {**MLP, "width": 64, "depth": 2, "features": 32},
+        {"options": {"n": 4000}},
+        steps=400,
+        batch_size=256,
+        warmup=20,
+        ema=0.99,
+        lr=3e-3,
+    )
+    seen: list[tuple[int, dict[str, float]]] = []
+    path = train(config, tmp_path / "run", report=lambda step, figures: seen.append((step, figures)))
+    assert path == tmp_path / "run" / MODEL and [step for step, _ in seen] == list(range(1, 401))
+    assert all(math.isfinite(v) and v > 0 for _, figures in seen for v in figures.values())
+    losses = [figures["loss"] for _, figures in seen]
+    assert sum(losses[-50:]) < 0.6 * sum(losses[:50])
+    fresh, model = load("moons", n=1000, seed=1).x, load_model(path)
+    untrained = Run(config, load("moons", n=4000))
+    far, near = (
+        distance(drawn(untrained.denoiser, untrained.scaler), fresh),
+        distance(drawn(model.denoiser, model.scaler), fresh),
+    )
+    assert near < far / 10
+    assert distance(load("moons", n=1000, seed=2).x, fresh) < near < 0.15  # not below the floor: two draws of the data
+
+
+def test_a_young_average_is_not_noise() -> None:
+    """After 100 steps samples of the average are about as near as those of the weights themselves."""
+    data = load("moons", n=2000)
+    run = Run(configured({**MLP, "width": 64, "depth": 2}, steps=100, batch_size=256, ema=0.9999, lr=3e-3), data)
+    for _ in range(100):
+        run.advance()
+    raw = distance(drawn(run.denoiser, run.scaler), data.x[:1000])
+    run.network.load_state_dict(run.ema.weights)
+    assert distance(drawn(run.denoiser, run.scaler), data.x[:1000]) <= 1.5 * raw
+
+
+@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_sde_and_prediction_trains(name: str, form: str) -> None:
+    """No step is skipped, and the loss on one fixed batch falls."""
+    run = Run(configured(sde={"name": name}, prediction=form, time="log_sigma/4", lr=3e-3, decay="none"), points())
+
+    def loss() -> float:
+        x0 = run.scaler.encode(run.data.x)
+        sde, generator = run.denoiser.sde, torch.Generator().manual_seed(0)
+        t = trainer.sample_times(64, sde, generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        with torch.no_grad():
+            return float(trainer.denoising_loss(run.denoiser, x0, t, noise, y=run.data.labels).mean())
+
+    before = loss()
+    for _ in range(20):
+        assert math.isfinite(run.advance()["loss"]) and run.skipped == 0
+    assert loss() < before
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize(
+    "sde", [{"name": "vp"}, {"name": "ddpm"}, {"name": "ddpm", "zero_terminal_snr": True}], ids=str
+)
+def test_every_weighting_trains(weighting: str, sde: dict) -> None:
+    """Under DDPM on the chain's own indices, the last one included."""
+    chain = sde["name"] == "ddpm"
+    run = Run(configured(sde=sde, weighting=weighting, index_times=chain, steps=10), points())
+    before = state(run)
+    for _ in range(10):
+        assert math.isfinite(run.advance()["loss"]) and run.skipped == 0
+    assert not any(torch.equal(before[key], value) for key, value in state(run).items() if key.endswith("weight"))
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_units_do_not_matter(moved: bool) -> None:
+    """Data shifted by 50 and scaled by 7: the same run in scaled space, the same samples in the data's own."""
+    data = load("moons", n=512)
+    other = Dataset(7 * data.x + 50 if moved else data.x, name="moved")
+    runs = [Run(configured(steps=100, batch_size=64), d) for d in (data, other)]
+    for run in runs:
+        for _ in range(100):
+            run.advance()
+    one, two = (state(run) for run in runs)
+    assert all((one[key] - two[key]).abs().max() < 1e-3 for key in one) and (not moved) == same(one, two)
+    x, y = (drawn(run.denoiser, run.scaler, 200) for run in runs)
+    assert ((y - 50) / 7 - x if moved else y - x).abs().max() < 1e-3
+    assert y.mean(0) == pytest.approx(other.x.mean(0), abs=0.2 * float(other.x.std()))
+
+
+# --------------------------------------------------------------------------------------------------------------- resume
+
+KINDS: dict[str, tuple[dict, Callable[[], Dataset], dict]] = {
+    "points": (MLP, lambda: load("moons", n=64), {}),
+    "classes": (MLP, points, {"weight_decay": 0.1}),
+    "pictures": (UNET, pictures, {"time": "1000t", "flip": True}),
+    "bf16": (UNET, pictures, {"time": "1000t", "precision": "bf16"}),
+    "chain": (MLP, points, {"sde": {"name": "ddpm"}, "index_times": True}),
+}
+
+
+def made(kind: str, **more: object) -> Run:
+    network, data, options = KINDS[kind]
+    scaler = {"scaler": "image"} if network is UNET else {}
+    return Run(configured(network, scaler, **{**options, **more}), data())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("k", [1, 7])
+def test_a_resumed_run_is_the_uninterrupted_one(kind: str, k: int, tmp_path: Path) -> None:
+    """2k steps = k steps, save, restore into a new run, k steps: the two files are equal, byte by byte."""
+    whole, first, second = made(kind), made(kind), made(kind)
+    for _ in range(k):
+        first.advance()
+    first.save(tmp_path / "half")
+    second.restore(tmp_path / "half")
+    assert second.step == k and same(state(first), state(second))
+    for run, steps in ((whole, 2 * k), (second, k)):
+        for _ in range(steps):
+            run.advance()
+    assert same(state(whole), state(second)) and not same(state(first), state(whole))
+    whole.save(tmp_path / "whole")
+    second.save(tmp_path / "parts")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "parts").read_bytes()
+
+
+def test_the_seed_decides_the_run() -> None:
+    runs = [made("pictures", seed=seed) for seed in (0, 0, 1)]
+    first = [state(run) for run in runs]
+    for run in runs:
+        for _ in range(3):
+            run.advance()
+    one, again, other = (state(run) for run in runs)
+    assert same(first[0], first[1]) and same(one, again)
+    assert not same(first[0], first[2]) and not same(one, other)
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from scoresde.config import parse_config
+from scoresde.train import train
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+config = parse_config({
+    "data": {"name": "moons", "options": {"n": 64}},
+    "network": {"name": "mlp", "width": 16, "depth": 1, "features": 8},
+    "time": "t",
+    "train": {"steps": 60, "batch_size": 16, "checkpoint_every": 10},
+})
+train(config, folder / "whole")
+
+
+def killed(when, delay, saving=False):
+    # A child trains, slowly; it is killed `delay` seconds after it reported step `when`, or inside a save after that.
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        sync = os.fsync
+
+        def report(step, figures):
+            time.sleep(0.002)
+            if step == when and saving:
+                os.fsync = lambda file: (os.write(writer, b"."), time.sleep(60))
+            elif step == when:
+                os.write(writer, b".")
+
+        train(config, folder / "parts", resume=True, report=report)
+        os._exit(1)
+    assert os.read(reader, 1) == b"."
+    time.sleep(delay)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+killed(5, 0.0)
+killed(13, 0.0)
+killed(19, 0.003)
+killed(23, 0.01, saving=True)
+killed(37, 0.007)
+killed(44, 0.005)
+partial = [path for path in (folder / "parts").iterdir() if path.name.endswith(".partial")]
+assert len(partial) == 1, partial  # the save that was killed; the checkpoint before it is whole
+steps = []
+train(config, folder / "parts", resume=True, report=lambda step, figures: steps.append(step))
+assert steps[0] in (41, 51) and steps[-1] == 60, steps
+for name in ("checkpoint.safetensors", "model.safetensors"):
+    assert (folder / "whole" / name).read_bytes() == (folder / "parts" / name).read_bytes()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes")
+def test_a_run_killed_again_and_again_is_the_uninterrupted_one(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=True)
+
+
+@pytest.mark.parametrize("place", ["optimiser", "average", "save", "report"])
+def test_ctrl_c_never_leaves_half_a_step(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal within the update waits for its end; the saved run goes on exactly."""
+    config = configured(steps=8, checkpoint_every=3)
+    train(config, tmp_path / "whole")
+    calls: list[int] = []
+
+    def interrupted(function: Callable) -> Callable:
+        def call(*args: object, **more: object) -> object:
+            calls.append(1)
+            if len(calls) == (5 if place != "save" else 1):
+                signal.raise_signal(signal.SIGINT)
+            return function(*args, **more)
+
+        return call
+
+    report = None
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if place == "report":
+            report = interrupted(lambda step, figures: None)
+        else:
+            owner, name = {
+                "optimiser": (torch.optim.AdamW, "step"),
+                "average": (trainer.EMA, "update"),
+                "save": (trainer, "save_checkpoint"),
+            }[place]
+            patch.setattr(owner, name, interrupted(getattr(owner, name)))
+        train(config, tmp_path / "parts", report=report)
+    assert load_checkpoint(tmp_path / "parts" / CHECKPOINT)[1]["step"] == (3 if place == "save" else 5)
+    train(config, tmp_path / "parts", resume=True)
+    for name in (CHECKPOINT, MODEL):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
+    config, out = configured(steps=4), tmp_path / "run"
+    train(config, out)
+    content = (out / CHECKPOINT).read_bytes()
+    with pytest.raises(BadInput, match=r"checkpoint.safetensors' exists: pass --resume"):
+        train(config, out)
+    with pytest.raises(BadInput, match="was made with another config"):
+        train(configured(steps=5), out, resume=True)
+    with pytest.raises(BadInput, match="was made with another data"):
+        train(config, out, resume=True, data=Dataset(load("moons", n=64).x + 1, name="moons"))
+    assert (out / CHECKPOINT).read_bytes() == content
+    train(config, out, resume=True)  # a finished run is only exported again
+    assert (out / CHECKPOINT).read_bytes() == content
+    (out / CHECKPOINT).write_bytes((out / MODEL).read_bytes())
+    with pytest.raises(BadInput, match="cannot be continued"):
+        train(config, out, resume=True)
+
+
+def test_requests_that_cannot_be_met_leave_no_folder(tmp_path: Path) -> None:
+    for config, message in (
+        (configured(batch_size=65), r"batch_size 65 is larger than the data \(64 rows of moons\)"),
+        (configured(flip=True), r"flip: only images are mirrored, the data have events of shape \(2,\)"),
+        (configured(UNET), "network 'unet': needs images"),
+        (configured(prediction="epsilon"), "did you mean 'eps'"),
+        (configured(time="1000 t"), "did you mean '1000t'"),
+        (configured(data={"name": "moon"}), "did you mean 'moons'"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            train(config, tmp_path / "run")
+        assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------------------------ order and rates
+
+
+@pytest.mark.parametrize("size, batch", [(10, 1), (10, 3), (10, 5), (10, 10), (7, 7), (7, 4), (1, 1), (5, 13)])
+def test_each_epoch_is_a_permutation(size: int, batch: int) -> None:
+    steps = range(4 * size)
+    order = torch.cat([batch_rows(size, batch, 3, step) for step in steps])
+    assert len(order) == len(steps) * batch and all(len(batch_rows(size, batch, 3, step)) == batch for step in steps)
+    epochs = order[: len(order) // size * size].reshape(-1, size)
+    assert torch.equal(epochs.sort(1).values, torch.arange(size).expand(len(epochs), -1))
+
+
+def test_rows_are_a_function_of_seed_and_step() -> None:
+    one = [batch_rows(50, 8, 0, step) for step in range(30)]
+    assert all(torch.equal(one[step], batch_rows(50, 8, 0, step)) for step in reversed(range(30)))
+    assert torch.equal(torch.cat(one), torch.cat([batch_rows(50, 16, 0, step) for step in range(15)]))
+    epochs = [tuple(batch_rows(50, 50, seed, step).tolist()) for seed in range(4) for step in range(4)]
+    assert len(set(epochs)) == 16 and tuple(range(50)) not in epochs
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 10, 30])
+@pytest.mark.parametrize("decay", ["none", "cosine"])
+def test_the_learning_rate_rises_in_a_line_and_ends_where_it_says(warmup: int, decay: str) -> None:
+    config = configured(steps=100, warmup=warmup, lr=0.5, decay=decay)
+    rates = [learning_rate(config, step) for step in range(101)]
+    assert rates[: warmup + 1] == pytest.approx([0.5 * (k + 1) / warmup for k in range(warmup)] + [0.5])
+    if decay == "none":
+        assert set(rates[warmup:]) == {0.5}
+    else:
+        falling = torch.tensor(rates[warmup:], dtype=torch.float64)
+        assert rates[100] == pytest.approx(0, abs=1e-15) and (falling.diff() < 0).all()
+        assert (falling + falling.flip(0)).numpy() == pytest.approx(0.5)  # half a cosine is odd about its middle
+
+
+def test_the_optimiser_uses_that_rate() -> None:
+    """The first step of Adam moves each weight by the rate times the sign of its gradient."""
+    run = made("points", lr=0.01, warmup=4, clip=1e9)
+    before = state(run)
+    run.advance()
+    after = state(run)
+    for i, (name, _) in enumerate(run.network.named_parameters()):
+        gradient = after[f"opt/{i}/exp_avg"]
+        large = gradient.abs() > 1e-4
+        moved = (after[f"raw/{name}"] - before[f"raw/{name}"])[large]
+        assert moved == pytest.approx(-0.0025 * gradient[large].sign(), rel=1e-2)
+
+
+# ----------------------------------------------------------------------------------------------------------- not finite
+
+
+def not_finite(monkeypatch: pytest.MonkeyPatch, steps: Callable[[int], bool], kind: str, runs: list[Run]) -> None:
+    """Make the loss, or only its gradient, NaN at the chosen steps (counted from 0) of the last of ``runs``."""
+    real = trainer.denoising_loss
+
+    def loss(denoiser: scoresde.Denoiser, *args: object, **cond: object) -> Tensor:
+        losses = real(denoiser, *args, **cond)
+        if not steps(runs[-1].step):
+            return losses
+        if kind == "loss":
+            return losses * torch.tensor([math.nan] + [1.0] * (len(losses) - 1))
+        if kind == "infinite":
+            return losses * math.inf
+        return losses + (0 * next(denoiser.network.parameters()).sum()).sqrt()  # value 0, derivative 0 · ∞
+
+    monkeypatch.setattr(trainer, "denoising_loss", loss)
+    advance = Run.advance
+
+    def advanced(run: Run) -> dict[str, float]:
+        runs.append(run)
+        return advance(run)
+
+    monkeypatch.setattr(Run, "advance", advanced)
+
+
+@pytest.mark.parametrize("kind", ["loss", "infinite", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    not_finite(monkeypatch, lambda step: step == 3, kind, [])
+    run = made("classes")
+    for _ in range(3):
+        run.advance()
+    before = state(run)
+    figures = run.advance()
+    assert same(before, state(run)) and run.step == 4 and run.skipped == 1
+    assert not all(math.isfinite(v) for v in figures.values()) and math.isfinite(figures["loss"]) == (
+        kind == "gradient"
+    )
+    run.advance()
+    assert not same(before, state(run)) and run.step == 5 and run.skipped == 0
+    assert all(torch.isfinite(value).all() for value in state(run).values())
+
+
+@pytest.mark.parametrize("kind", ["loss", "infinite", "gradient"])
+def test_ten_steps_in_a_row_stop_the_run(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configured(steps=40, checkpoint_every=1000)
+    not_finite(monkeypatch, lambda step: step >= 12, kind, runs := [])
+    with pytest.raises(
+        TrainingStopped, match=r"step 22: ten steps in a row not finite \(t = .*gradient norm"
+    ) as caught:
+        train(config, tmp_path / "run")
+    assert caught.value.exit_code == 4 and "\n" not in str(caught.value)
+    tensors, info = load_checkpoint(tmp_path / "run" / CHECKPOINT)
+    assert info["step"] == 22 and same(tensors, state(runs[-1])) and not (tmp_path / "run" / MODEL).exists()
+    monkeypatch.undo()
+    reference = Run(config, load("moons", n=64))
+    for _ in range(12):
+        reference.advance()
+    assert same(tensors, state(reference))  # the last good weights
+    assert torch.isfinite(drawn(load_model(tmp_path / "run").denoiser, reference.scaler, 10)).all()
+    train(config, tmp_path / "run", resume=True)
+    assert load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["step"] == 40
+
+
+def test_nine_in_a_row_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    not_finite(monkeypatch, lambda step: step % 10 != 0, "loss", [])
+    train(configured(steps=40), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["step"] == 40
+
+
+def test_a_resumed_run_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after six bad steps, it stops after four more: at the same step as the uninterrupted run."""
+    not_finite(monkeypatch, lambda step: step >= 2, "loss", [])
+    run, again = made("points"), made("points")
+    for _ in range(8):
+        run.advance()
+    run.save(tmp_path / "checkpoint")
+    again.restore(tmp_path / "checkpoint")
+    for _ in range(3):
+        again.advance()
+    with pytest.raises(TrainingStopped, match="step 12"):
+        again.advance()
+
+
+# ------------------------------------------------------------------------------------------------- what networks are fed
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+def test_labels_are_dropped_for_the_null_class_at_the_asked_rate(rate: float) -> None:
+    run, seen = made("classes", label_dropout=rate), []
+    run.network.register_forward_pre_hook(lambda module, args, cond: seen.append(cond["y"]), with_kwargs=True)
+    for _ in range(60):
+        run.advance()
+    assert run.data.labels is not None
+    given = torch.stack([run.data.labels[batch_rows(64, 16, 0, step)] for step in range(60)])
+    y = torch.stack(seen)
+    dropped = y == 3
+    assert torch.equal(y[~dropped], given[~dropped])
+    spread = math.sqrt(rate * (1 - rate) / y.numel())
+    assert abs(float(dropped.float().mean()) - rate) <= 4 * spread
+
+
+def test_data_without_labels_are_trained_without() -> None:
+    run, seen = made("points"), []
+    run.network.register_forward_pre_hook(lambda module, args, cond: seen.append(cond), with_kwargs=True)
+    run.advance()
+    assert seen == [{}]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_images_are_mirrored_half_of_the_time(flip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen, real = made("pictures", flip=flip), [], trainer.denoising_loss
+    monkeypatch.setattr(
+        trainer, "denoising_loss", lambda d, x0, *args, **cond: seen.append(x0) or real(d, x0, *args, **cond)
+    )
+    for _ in range(20):
+        run.advance()
+    given = torch.cat([run.scaler.encode(run.data.x[batch_rows(24, 16, 0, step)]) for step in range(20)])
+    x0 = torch.cat(seen)
+    plain, mirrored = (x0 == given).flatten(1).all(1), (x0 == given.flip(-1)).flatten(1).all(1)
+    assert (plain ^ mirrored).all()
+    assert abs(float(mirrored.float().mean()) - 0.5 * flip) <= 4 * math.sqrt(0.25 * flip / len(x0))
+
+
+@pytest.mark.parametrize("kind", ["classes", "pictures"])
+def test_half_precision_is_for_the_network_alone(kind: str) -> None:
+    """Under bf16 the network's layers compute in bfloat16; weights, average, optimiser and loss stay float32."""
+    run, full, dtypes = made(kind, precision="bf16"), made(kind), set()
+    layers = [m for m in run.network.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+    for layer in layers:
+        layer.register_forward_hook(lambda module, args, out: dtypes.add(out.dtype))
+    for _ in range(5):
+        half, exact = run.advance(), full.advance()
+        assert half["loss"] == pytest.approx(exact["loss"], rel=0.05) and half["loss"] != exact["loss"]
+    assert layers and dtypes == {torch.bfloat16}
+    assert {value.dtype for value in state(run).values()} == {torch.float32}
+    assert all((a - b).abs().max() < 0.05 for a, b in zip(state(run).values(), state(full).values(), strict=True))
+
+
+STATES = """
+import random, sys, numpy, torch
+from scoresde.config import parse_config
+from scoresde.train import train
+
+config = parse_config({
+    "data": {"name": "moons", "options": {"n": 64}},
+    "network": {"name": "mlp", "width": 16, "depth": 1, "features": 8},
+    "time": "t",
+    "train": {"steps": 5, "batch_size": 16},
+})
+for seed in (1, 2):
+    torch.manual_seed(seed), numpy.random.seed(seed), random.seed(seed)
+    states = lambda: (torch.get_rng_state().tolist(), str(numpy.random.get_state()), random.getstate())
+    before = states()
+    path = train(config, f"{sys.argv[1]}/{seed}")
+    assert states() == before
+    assert seed == 1 or path.read_bytes() == first
+    first = path.read_bytes()
+"""
+
+
+def test_global_random_state_is_neither_read_nor_changed(tmp_path: Path) -> None:
+    """In a process of its own: the run-time checker of the tests draws random numbers itself."""
+    subprocess.run([sys.executable, "-c", STATES, str(tmp_path)], check=True)
