@@ -111,7 +111,7 @@ def test_a_cut_file_is_refused_at_any_length(small: Path) -> None:
 
 
 def test_a_flipped_bit_anywhere_is_found_or_harmless(small: Path) -> None:
-    """Every byte of header and data, one bit each: refused, or (white space) the same content."""
+    """Every byte of header and data, one bit each: refused, or the same content (white space, the name of the seal)."""
     whole, (tensors, info) = small.read_bytes(), load_checkpoint(small)
     harmless = 0
     for place in range(len(whole)):
@@ -123,9 +123,9 @@ def test_a_flipped_bit_anywhere_is_found_or_harmless(small: Path) -> None:
         except BadInput as error:
             assert "\n" not in str(error)
         else:
-            assert same(loaded[0], tensors) and loaded[1] == info
+            assert same(loaded[0], tensors) and {key: loaded[1][key] for key in info} == info
             harmless += 1
-    assert harmless < 25  # the name of the seal and padding
+    assert harmless < 12  # up to seven spaces of padding, four letters
 
 
 def test_a_changed_header_is_found(small: Path) -> None:

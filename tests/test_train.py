@@ -472,6 +472,21 @@ def test_labels_are_dropped_for_the_null_class_at_the_asked_rate(rate: float) ->
     assert abs(float(dropped.float().mean()) - rate) <= 4 * spread
 
 
+def test_images_keep_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen, real = made("pictures", flip=False, label_dropout=0.0), [], trainer.denoising_loss
+
+    def spy(denoiser: scoresde.Denoiser, x0: Tensor, *args: object, **cond: Tensor) -> Tensor:
+        seen.append((x0, cond["y"]))
+        return real(denoiser, x0, *args, **cond)
+
+    monkeypatch.setattr(trainer, "denoising_loss", spy)
+    run.advance()
+    ((x0, y),) = seen
+    for image, label in zip(x0, y, strict=True):
+        row = (run.scaler.encode(run.data.x) == image).flatten(1).all(1).nonzero().item()
+        assert run.data.labels is not None and label == run.data.labels[row]
+
+
 def test_data_without_labels_are_trained_without() -> None:
     run, seen = made("points"), []
     run.network.register_forward_pre_hook(lambda module, args, cond: seen.append(cond), with_kwargs=True)

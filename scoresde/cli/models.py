@@ -53,10 +53,8 @@ def headline(card: dict[str, Any]) -> str:
 
 
 def _find(node: Any, name: str) -> float | None:
-    """The first number of this name, at any depth."""
-    if isinstance(node, dict):
-        if isinstance(node.get(name), int | float):
-            return node[name]
-        node = list(node.values())
-    values = (_find(child, name) for child in node) if isinstance(node, list) else ()
-    return next((value for value in values if value is not None), None)
+    """The first number of this name, at any depth; of a list, which goes by growing n, the last."""
+    if isinstance(node, dict) and isinstance(node.get(name), int | float):
+        return node[name]
+    children = list(node.values()) if isinstance(node, dict) else node[::-1] if isinstance(node, list) else []
+    return next((value for child in children if (value := _find(child, name)) is not None), None)

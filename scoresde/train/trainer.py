@@ -180,12 +180,8 @@ class Run:
         self.network.load_state_dict(group(tensors, "raw"))
         self.ema.load(group(tensors, "ema"))
         state: dict[int, dict[str, Tensor]] = {}
-        parameters = list(self.network.parameters())
         for key, value in group(tensors, "opt").items():
             index, name = key.split("/")
-            like = parameters[int(index)]
-            if value.shape == like.shape:  # in the parameter's memory format, as the optimiser itself would have it
-                value = torch.empty_like(like).copy_(value)
             state.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.skipped = int(info["step"]), int(info.get("skipped", 0))
