@@ -65,7 +65,7 @@ def denoising_loss(
 
 
 def sample_times(n: int, sde: SDE, generator: torch.Generator, index: bool = False) -> Float[Tensor, "n"]:
-    """n training times: uniform on [t_min, t_max], stratified over the batch, or DDPM's (step + 1)/N if ``index``.
+    """n training times: uniform on [t_min, t_max], stratified over the batch, or DDPM's (step + 1)/N of t_max if ``index``.
 
     Stratified draws t_i = u + i/n mod 1 (Kingma et al. 2021, appendix I.1) are each uniform and together even, which
     lowers the variance of the loss. Returned float32 on the generator's device.
@@ -77,7 +77,7 @@ def sample_times(n: int, sde: SDE, generator: torch.Generator, index: bool = Fal
     """
     if index:
         N = int(getattr(sde, "N", 1000))
-        return (torch.randint(N, (n,), generator=generator, device=generator.device) + 1.0) / N
+        return (torch.randint(N, (n,), generator=generator, device=generator.device) + 1.0) / N * sde.t_max
     u = torch.rand((), generator=generator, device=generator.device)
     u = (u + torch.arange(n, device=generator.device) / n) % 1
     return sde.t_min + (sde.t_max - sde.t_min) * u

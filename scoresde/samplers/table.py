@@ -146,7 +146,7 @@ class Table:
                 scale = np.hypot(end.alpha[i], end.sigma[i])
                 spread = float(np.linalg.norm(state[1:]))
                 worst = max(worst, abs(state[0] - end.alpha[i]) / scale, abs(spread - end.sigma[i]) / scale)
-        return worst
+        return float(worst)
 
     @cached_property
     def _steps(self) -> list[_Step]:
