@@ -65,7 +65,7 @@ def denoising_loss(
 
 
 def sample_times(n: int, sde: SDE, generator: torch.Generator, index: bool = False) -> Float[Tensor, "n"]:
-    """n training times: uniform on [t_min, t_max], stratified over the batch, or DDPM's (step + 1)/N of t_max if ``index``.
+    """n training times: uniform on [t_min, t_max], stratified over the batch; ``index``: (step + 1)/N of t_max.
 
     Stratified draws t_i = u + i/n mod 1 (Kingma et al. 2021, appendix I.1) are each uniform and together even, which
     lowers the variance of the loss. Returned float32 on the generator's device.
