@@ -31,7 +31,7 @@ def network(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 def by_hand(table: Table, denoiser: scoresde.Denoiser, x: torch.Tensor) -> Callable[[], torch.Tensor]:
     """The table's numbers in the shortest loop one would write for a first- or second-order multistep method."""
     plan = denoiser.plan(table.space, [row.t for row in table.rows], x)
-    labels = torch.tensor([row.t for row in table.rows], dtype=x.dtype).unsqueeze(1).expand(-1, len(x))
+    labels = torch.tensor([row.t for row in table.rows], dtype=x.dtype).unsqueeze(1).expand(-1, len(x)).unbind()
     second = any(len(row.b) > 1 for row in table.rows)
     fused = [(r.a + r.b[0] * k, r.b[0] * s) for r, k, s in zip(table.rows, plan.skip, plan.scale, strict=True)]
     steps = [

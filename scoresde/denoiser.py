@@ -72,7 +72,7 @@ def _checked(out: Tensor, x: Tensor) -> Tensor:
     """A network's output in the dtype of the state x, if it has the shape of x: nothing is broadcast silently."""
     if out.shape != x.shape:
         raise BadInput(f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}")
-    return out.to(x.dtype)
+    return out if out.dtype == x.dtype else out.to(x.dtype)
 
 
 class Plan(NamedTuple):
@@ -94,6 +94,7 @@ class AnyDenoiser:
     """
 
     sde: SDE
+    rows_per_call: int = 1  # network rows per sample and call: 2 for a guided pair
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         """The form of the table above at (x_t, t), t a scalar or one time per sample."""
@@ -204,7 +205,9 @@ class Denoiser(AnyDenoiser):
                     f"{self.prediction!r} prediction gives no {form} at t = {time:.6g} of {self.sde}"
                     " (no signal or no noise is left there): use 'v' or 'x0' prediction, or a grid that ends before it"
                 )
-        labels = self.label(t).to(x.dtype).to(x.device).unsqueeze(1).expand(-1, x.shape[0]).unbind()
+        labels = self.label(t)
+        labels = labels.to(x.dtype) if labels.is_floating_point() else labels
+        labels = labels.to(x.device).unsqueeze(1).expand(-1, x.shape[0]).unbind()
         network, half, scaled = self.network, self.dtype, self.prediction == "edm"
 
         def net(i: int, x: Tensor) -> Tensor:
@@ -227,6 +230,7 @@ class Transformed(AnyDenoiser):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sde", self.inner.sde)
+        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
 
     def _pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
         """form = skip x + scale x̂_0, with ε̂ = (x - α x̂_0)/σ."""

@@ -104,7 +104,7 @@ def make_grid(grid: str | Sequence[float], sde: SDE, n: int | None, final: str =
             times[-2] = sde.t_min
     if not np.isfinite(times).all():
         raise BadInput(f"grid {grid!r} needs some signal at t_max = {sde.t_max}: choose 't', 't2', 'phi' or 'index'")
-    ends = {0: sde.t_max, -1: sde.t_min} if final != "zero" else {0: sde.t_max}
+    ends = {0: sde.t_max, -1: 0.0 if final == "zero" else sde.t_min}
     for place, t in ends.items():  # the ends to the last bit, whatever variable the grid is uniform in
         times[place] = t
     if final == "denoise":

@@ -53,7 +53,11 @@ def build(
         raise BadInput(f"network.classes = {spec['classes']}: the data have {classes} classes")
     if images:
         network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    return Denoiser(network, sde, config.prediction, config.time), network
+    if config.train.index_times and not hasattr(sde, "N"):
+        raise BadInput(f"train.index_times: {config.sde.get('name')!r} has no steps to index, only 'ddpm' has")
+    denoiser = Denoiser(network, sde, config.prediction, config.time)
+    denoiser.plan("x0", (sde.t_max, sde.t_min), torch.empty(1, *event_shape))  # refused now, not when sampling
+    return denoiser, network
 
 
 def shipped() -> dict[str, Path]:

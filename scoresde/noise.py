@@ -2,7 +2,8 @@
 
 Sample k of seed s is the same whatever the batch size, the other samples, the number of processes and the device:
 each draw comes from a counter-based generator (Philox, Salmon et al. 2011) keyed by seed and sample index, on the
-CPU in float32, and is then moved. No global random state is read or changed.
+CPU in float32, and is then moved. No global random state is read or changed. NumPy may change its normal draws in a
+later version (it has not since 1.17), so results record the version they were drawn with.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class SeededNoise:
     indices: Sequence[int]
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**64:
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
             raise BadInput(f"seed = {self.seed!r} must be an integer from 0 to 2^64 - 1")
 
     def __call__(self, step: int, draw: int, x: Tensor) -> Tensor:

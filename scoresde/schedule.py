@@ -10,7 +10,7 @@ A subclass writes ``log_alpha(t)`` and ``log_sigma(t)``, accurate near both ends
     λ = log(α/σ)   half the log signal-to-noise ratio       ρ = σ/α = e^{-λ}       φ = atan(σ/α)
     f = d log α / dt                                         g² = dσ²/dt - 2 f σ² = -2 σ² dλ/dt
 
-of the linear SDE dx = f(t) x dt + g(t) dw (Kingma et al. 2021, eq. 2; Song et al. 2021, eq. 5).
+of the linear SDE dx = f(t) x dt + g(t) dw (Song et al. 2021, eq. 5; Kingma et al. 2021).
 Every method takes a tensor of times of any shape and returns a tensor of that shape, device and dtype.
 """
 
@@ -107,7 +107,7 @@ class NoiseSchedule:
             middle = (low + high) / 2
             noisier = self.lam(middle) < lam
             low, high = torch.where(noisier, low, middle), torch.where(noisier, middle, high)
-        return high
+        return torch.where(lam == torch.inf, torch.zeros_like(high), high)  # infinite only at the data
 
     def t_of_rho(self, rho: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The time at which σ_t/α_t = ``rho``."""
@@ -143,6 +143,10 @@ def like(t: float | Tensor, x: Tensor) -> Tensor:
     t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
     if t.ndim == 1 and len(t) not in (1, len(x)):
         raise BadInput(f"{len(t)} times for a batch of {len(x)}: give one time, or one per sample")
+    if t.ndim > 1 and (t.ndim != x.ndim or t.shape[0] not in (1, len(x)) or any(size != 1 for size in t.shape[1:])):
+        raise BadInput(
+            f"times of shape {tuple(t.shape)} for states of shape {tuple(x.shape)}: give one, or one per sample"
+        )
     return t.reshape(t.shape + (1,) * (x.ndim - 1)) if t.ndim == 1 else t
 
 

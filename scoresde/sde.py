@@ -40,6 +40,8 @@ class SDE(NoiseSchedule):
     """
 
     def __post_init__(self) -> None:
+        numbers = (value for value in vars(self).values() if isinstance(value, float))
+        _check(all(map(math.isfinite, numbers)), self, "finite numbers")
         _check(0 <= self.t_min < self.t_max, self, "0 <= t_min < t_max")
 
     default_grid: ClassVar[str | None] = None  # a grid that its networks need, whatever the sampler prefers
@@ -234,7 +236,7 @@ class VESDE(SDE):
 
 @dataclass(frozen=True)
 class EDM(SDE):
-    """α = 1, σ = t: time is the noise level (Karras et al. 2022, section 4), t from 0.002 to 80."""
+    """α = 1, σ = t: time is the noise level (Karras et al. 2022, section 3), t from 0.002 to 80."""
 
     t_min: float = 0.002
     t_max: float = 80.0

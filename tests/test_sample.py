@@ -367,3 +367,43 @@ def test_bad_grids_and_denoisers() -> None:
 def test_device_noise_is_opt_in_and_recorded(name: str) -> None:
     out = draw(name, noise="device")
     assert out.settings["noise"] == "device" and not torch.equal(out.x, draw(name).x)
+
+
+# -------------------------------------------------------------------------------------------------------- a user's own
+
+
+@dataclasses.dataclass(frozen=True)
+class Mine(scoresde.SDE):
+    """A VP-SDE by two methods, without a closed inverse."""
+
+    t_min: float = 1e-3
+    t_max: float = 1.0
+
+    def log_alpha(self, t: torch.Tensor) -> torch.Tensor:
+        return VP.log_alpha(t)
+
+    def log_sigma(self, t: torch.Tensor) -> torch.Tensor:
+        return VP.log_sigma(t)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_sde_of_two_methods_samples_like_the_built_in_one(name: str) -> None:
+    out, built_in = draw(name, sde=Mine()), draw(name)
+    assert out.times == pytest.approx(built_in.times, rel=1e-9, abs=0)
+    assert (out.x - built_in.x).abs().max() < 1e-6
+
+
+def test_the_state_keeps_its_dtype_and_times_may_be_close() -> None:
+    latent = scoresde.encode(mixture().denoiser(VP), mixture().sample(3), "ode", 10).x
+    assert scoresde.sample(mixture().denoiser(VP), (3, 2), "ode", 10, x=latent).x.dtype == F64
+    for times in ([0.6, 0.5999, 0.59, 0.02, 0.0], from_sigmas(VP, [20, 10, 9.999, 1, 0.1, 0])):
+        assert torch.isfinite(draw("eab3", steps=None, grid=times).x).all()
+    assert math.isfinite(SAMPLERS["eab2"].build(SDES["edm"], (80.0, 79.0, 1e-8, 0.0), eta=1.0).defect)
+
+
+@pytest.mark.parametrize("prediction", ["x0", "v"])
+def test_network_rows_are_counted_through_wrappers(prediction: str) -> None:
+    denoiser = scoresde.Denoiser(lambda x, t: x, VP, prediction)
+    object.__setattr__(denoiser, "rows_per_call", 2)
+    out = scoresde.sample(scoresde.clip(denoiser), (2, 2), "ddim", 4)
+    assert out.nfe == 4 and out.network_evals == 8

@@ -19,7 +19,7 @@ from scoresde.errors import BadInput
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 # What np.load raises on damaged files; TokenError is for a header cut off within a bracket.
 _NUMPY_ERRORS = (OSError, ValueError, EOFError, MemoryError, RuntimeError, BadZipFile, zlib.error, TokenError)
-ARRAY_KEYS = ("images", "x", "data", "arr_0")
+ARRAY_KEYS = ("images", "x", "data", "samples", "arr_0")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -66,6 +66,8 @@ def kernel_moment(m: int, z: float) -> float:
 
 def tau2_of_eta(eta: float, h: float) -> float:
     """τ² of DDIM's η: e^{-2τ²h} = 1 - η² (1 - e^{-2h}) (Song et al. 2021b, eq. 16, in λ)."""
+    if eta == 1:
+        return 1.0
     return -math.log1p(eta**2 * math.expm1(-2 * h)) / (2 * h)
 
 
@@ -108,7 +110,9 @@ def exponential_multistep(
                 b = tuple(scale * value for value in weights(h, known, w))
         rows.append(Row(float(at.t[i]), float(at.t[i + 1]), lead, b, (c,) if c else ()))
     claimed = None if eta else order
-    return Table(sde, space, tuple(rows), exact=True, order=claimed, order_with_start=claimed and min(2, claimed))
+    return Table(
+        sde, space, tuple(rows), exact=not midpoint, order=claimed, order_with_start=claimed and min(2, claimed)
+    )
 
 
 def _lead(

@@ -37,12 +37,12 @@ class _Flow:
     ):
         self.denoiser, self.cond, self.max_nfe, self.rtol = denoiser, cond, max_nfe, rtol
         self.low, self.high = min(ends), max(ends)
-        self.nfe, self.t = 0, ends[0]
+        self.nfe, self.t, self.calling = 0, ends[0], False
         self.last: tuple[Tensor, Tensor, float, float] | None = None
 
     def time(self, phi: Tensor) -> float:
         """t(φ) in float64, never beyond the ends of the run."""
-        inside = phi.detach().double().cpu().clamp(0.0, 0.5 * math.pi)
+        inside = phi.detach().cpu().double().clamp(0.0, 0.5 * math.pi)
         return min(max(float(self.denoiser.sde.t_of_phi(inside)), self.low), self.high)
 
     def __call__(self, phi: Tensor, y: Tensor) -> Tensor:
@@ -55,7 +55,9 @@ class _Flow:
         at = self.denoiser.sde.knots([self.t])
         alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
         size = math.hypot(alpha, sigma)
+        self.calling = True
         v = self.denoiser.predict("v", size * y, self.t, **self.cond)
+        self.calling = False
         if not bool(torch.isfinite(v).all()):
             raise SolverFailure(f"ode: the network returned NaN or infinity at t = {self.t:.4g} (call {self.nfe})")
         self.last = (size * y, v, alpha, sigma)
@@ -155,6 +157,8 @@ class FlowODE:
             driver = accepted if callback else flow
             x = self._solve(driver, x, start, end, rtol=self.rtol, atol=self.atol, options=options)
         except AssertionError as error:  # torchdiffeq's own way to give up
+            if flow.calling:  # the network's, then, not ours to explain
+                raise
             raise SolverFailure(
                 f"ode: {self.method} gave up at t = {flow.t:.4g} with rtol = {self.rtol:g} ({str(error)[:60]}):"
                 " loosen --rtol/--atol, use --dtype float64, or a fixed number of --steps"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -109,8 +110,8 @@ def sample(
     final: str | None = None,
     x: Tensor | None = None,
     noise: str | Noise = "cpu",
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
     batch_size: int | None = None,
     first: int = 0,
     callback: Callback | None = None,
@@ -127,6 +128,9 @@ def sample(
                   or your own (step, draw, x) -> tensor
     first         index of the first sample: first=5 with one sample is row 5 of a larger run
     batch_size    samples per network call; changes nothing but memory and rounding
+    dtype, device of the state; default: those of x, else float32 on the CPU
+    callback      (i, t, t_next, x, x0_hat, nfe), once per interval, for each batch in turn
+    grad          whether gradients flow through the run
     cond          passed to the network; tensors with one row per sample are cut into the same batches
     options       the sampler's own, such as eta, rtol, snr: see ``SAMPLERS[name].options()``
 
@@ -139,16 +143,20 @@ def sample(
     (torch.Size([5, 2]), 10)
     """
     _check_denoiser(denoiser)
-    shape = tuple(int(size) for size in shape)
-    if not shape or shape[0] < 1:
+    shape = tuple(shape)
+    if not shape or shape[0] < 1 or not all(isinstance(size, int) for size in shape):
         raise BadInput(f"shape = {shape}: the first entry is the number of samples, at least 1")
     if x is not None and tuple(x.shape) != shape:
         raise BadInput(f"x has shape {tuple(x.shape)}, the samples asked for {shape}")
     sde, cond = denoiser.sde, dict(cond or {})
+    dtype = dtype or (torch.float32 if x is None else x.dtype)
+    device = device or ("cpu" if x is None else x.device)
     solver, settings = plan_run(sde, find_sampler(sampler), steps, nfe, grid, final, options)
     size = shape[0] if batch_size is None else batch_size
-    if size < 1:
+    if not isinstance(size, int) or size < 1:
         raise BadInput(f"batch_size = {batch_size!r} must be a positive integer")
+    if not isinstance(first, int) or first < 0:
+        raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
     if isinstance(noise, str):
         choose("noise", noise, ("cpu", "device"))
     fast = DeviceNoise(seed, torch.device(device)) if noise == "device" else None
@@ -180,8 +188,9 @@ def sample(
         "revision": find_sampler(sampler).revision,
         "scoresde": __version__,
         "torch": torch.__version__,
+        "numpy": np.__version__,
     }
-    evals = calls * getattr(denoiser, "rows_per_call", 1)
+    evals = calls * denoiser.rows_per_call
     return Result(torch.cat(parts), calls, evals, solver.times, used_seed, settings)
 
 
@@ -215,7 +224,7 @@ def encode(
     with torch.set_grad_enabled(grad):
         state, calls = solver.run(denoiser, x, None, callback, **dict(cond or {}))
     settings = {"encode": True, "sampler": sampler, "steps": steps, "grid": grid, "scoresde": __version__}
-    return Result(state, calls, calls * getattr(denoiser, "rows_per_call", 1), solver.times, None, settings)
+    return Result(state, calls, calls * denoiser.rows_per_call, solver.times, None, settings)
 
 
 def _rows(cond: dict[str, Any], rows: slice, n: int) -> dict[str, Any]:

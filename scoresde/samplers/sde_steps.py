@@ -22,8 +22,8 @@ from scoresde.sde import SDE
 def ddpm(sde: SDE, times: Times, *, variance: str = "posterior") -> Table:
     """Ancestral sampling (Ho et al. 2020, algorithm 2) on any grid and SDE: x_s ~ q(x_s | x_t, x̂_0).
 
-    ``variance`` is "posterior" (β̃, exact for a point mass) or "upper" (β, exact for unit-variance Gaussian data);
-    with h = λ_s - λ_t they are σ_s² (1 - e^{-2h}) and σ_t² (1 - e^{-2h}). No noise into t = 0.
+    ``variance`` is "posterior" (β̃, exact for a point mass) or "upper" (β, exact under VP for unit-variance Gaussian
+    data); with h = λ_s - λ_t they are σ_s² (1 - e^{-2h}) and σ_t² (1 - e^{-2h}). No noise into t = 0.
     """
     table = ddim(sde, times, eta=1.0)
     if choose("variance", variance, ("posterior", "upper")) == "posterior":

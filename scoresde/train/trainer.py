@@ -140,9 +140,10 @@ class Run:
                 self.skipped += 1
             self.step += 1
         if self.skipped >= 10:
-            worst = float(t[(~torch.isfinite(losses)).nonzero().flatten()[:1]].sum())
+            bad = t[~torch.isfinite(losses)]
+            where = f"t = {float(bad[0]):.4g}, " if len(bad) else ""
             raise TrainingStopped(
-                f"step {self.step}: ten steps in a row not finite (t = {worst:.4g}, gradient norm {float(norm):.3g})"
+                f"step {self.step}: ten steps in a row not finite ({where}gradient norm {float(norm):.3g})"
             )
         return {"loss": float(loss.detach()), "gradient": float(norm)}
 
@@ -221,8 +222,16 @@ def train(
                 report(run.step, {**figures, "per_second": config.train.batch_size / (time.perf_counter() - start)})
             if run.step % config.train.checkpoint_every == 0 and run.step < config.train.steps:
                 run.save(path)
-    except (KeyboardInterrupt, TrainingStopped):
+        if run.skipped:
+            raise TrainingStopped(
+                f"the last {run.skipped} of {run.step} steps were not finite: lower the learning rate"
+            )
+    except KeyboardInterrupt:
         run.save(path)
+        raise
+    except TrainingStopped:  # the weights may have grown useless before they failed: keep what is there
+        if not path.exists():
+            run.save(path)
         raise
     run.save(path)
     export_model(path, out / MODEL)
