@@ -222,10 +222,6 @@ def train(
                 report(run.step, {**figures, "per_second": config.train.batch_size / (time.perf_counter() - start)})
             if run.step % config.train.checkpoint_every == 0 and run.step < config.train.steps:
                 run.save(path)
-        if run.skipped:
-            raise TrainingStopped(
-                f"the last {run.skipped} of {run.step} steps were not finite: lower the learning rate"
-            )
     except KeyboardInterrupt:
         run.save(path)
         raise
