@@ -108,10 +108,10 @@ class DDPM(SDE):
         return np.where(np.isinf(rise), 0.0, rise)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        # t N rounds to an integer at t = n/N, so a knot has its chain's own value in float32 too, and the rates of the
-        # step that ends there: f(t) = N log(1 - β_n)/2 at t = (n + 1)/N.
+        # At t = (n + 1)/N, where t N may come out two ulp high, n is the step that ends there: a knot has its own
+        # value in the chain and the rates of that step, f(t) = N log(1 - β_n)/2, in every precision.
         position = (t * self.N).clamp(0, self.N)
-        n = (position.detach().ceil() - 1).clamp(0, self.N - 1).long()
+        n = ((position.detach() * (1 - 2 * torch.finfo(t.dtype).eps)).ceil() - 1).clamp(0, self.N - 1).long()
         low, rise = (torch.from_numpy(knots).to(t.dtype).to(t.device)[n] for knots in (self._log_alpha, self._rise))
         part = position - n
         log_alpha = low + part * rise

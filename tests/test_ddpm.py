@@ -225,3 +225,13 @@ def test_transitions_reach_the_end_without_signal() -> None:
     want = sde.marginal(x0, 0.4)
     assert torch.allclose(mean, want[0]) and torch.allclose(std, want[1])
     assert sde.prior_std() == 1 and sde.discretize(50).scale[-1] == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("N", [7, 200, 777, 999, 1000])
+def test_every_knot_has_the_rate_of_the_step_that_ends_there(N: int, dtype: torch.dtype) -> None:
+    """f((n+1)/N) = N log(1 - β_n)/2, also where t N rounds up past the knot."""
+    chain = scoresde.DDPM.named("cosine", N)
+    t = (torch.arange(1, N + 1, dtype=torch.float64) / N).to(dtype)
+    expected = N * torch.log1p(-torch.tensor(chain.betas, dtype=torch.float64)) / 2
+    assert chain.f(t).double().numpy() == pytest.approx(expected.numpy(), rel=1e-6 if dtype == torch.float32 else 1e-12)
