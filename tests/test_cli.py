@@ -334,6 +334,19 @@ def test_a_folder_that_is_there_and_files_that_are_replaced(points: Path):
     drawn()
 
 
+def test_another_run_never_replaces_files(points: Path, here: Path):
+    """The same run takes its own names again; a run with other settings gets names of its own."""
+    common = ("sample", "--model", points, "--sampler", "ddim", "--steps", 3, "--num", 5)
+    works(*common)
+    before = (here / "samples" / "moons-ddim-3-seed0.npz").read_bytes()
+    for _ in range(2):
+        text = works(*common, "--eta", 1)
+        assert "samples/moons-ddim-3-seed0-2.npz" in text.splitlines()
+    works(*common)
+    assert (here / "samples" / "moons-ddim-3-seed0.npz").read_bytes() == before
+    assert len(list((here / "samples").iterdir())) == 6
+
+
 def test_bars_on_a_terminal_change_nothing(points: Path, monkeypatch: pytest.MonkeyPatch):
     args = ("sample", "--model", points, "--num", 5, "--batch-size", 2)
     for extra in (["--sampler", "ddpm", "--steps", "7"], ["--sampler", "ode", "--rtol", "1e-2"]):

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import time
+from itertools import count
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "fashion-mnist"
 NUM = 64
+PASSING = ("command", "seconds", "batch_size")  # what may differ between two runs that draw the same samples
 AT_ONCE = 2**18  # numbers in the states of one batch, unless --batch-size says otherwise
 
 
@@ -182,7 +184,7 @@ def command(
         }
         files = render(loaded, result, labels, class_ is None)
         text = (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
-        name = name_files(model, result, class_)
+        name = free_name(out, name_files(model, result, class_), record)
         written = write_together(out, {f"{name}{end}": content for end, content in {**files, ".json": text}.items()})
     for path in written:
         click.echo(str(path))
@@ -198,21 +200,21 @@ def choose_labels(model: Model, wanted: str | None, num: int | None, first: int)
     """The class of each sample: class k mod classes for sample k, or the one that is wanted; None: no class."""
     import torch
 
-    count = len(model.classes)
-    if wanted is None and count:
-        size = num or max(count, NUM - NUM % count)
-        return (first + torch.arange(size)) % count
-    if wanted is None or (wanted == "none" and count):
+    classes = len(model.classes)
+    if wanted is None and classes:
+        size = num or max(classes, NUM - NUM % classes)
+        return (first + torch.arange(size)) % classes
+    if wanted is None or (wanted == "none" and classes):
         return None
-    if not count:
+    if not classes:
         raise BadInput(f"--class {wanted}: model {model.name!r} has no classes")
     by_name = {name.casefold(): k for k, name in enumerate(model.classes)}
     if wanted.casefold() in by_name:
         k = by_name[wanted.casefold()]
     elif re.fullmatch(r"[+-]?\d+", wanted):
         k = int(wanted)
-        if not 0 <= k < count:
-            raise BadInput(f"--class {wanted}: classes are numbered 0 to {count - 1}")
+        if not 0 <= k < classes:
+            raise BadInput(f"--class {wanted}: classes are numbered 0 to {classes - 1}")
     else:
         k = model.classes.index(choose("--class", wanted, [*model.classes, "none"]))
     return torch.full((num or NUM,), k)
@@ -232,6 +234,21 @@ def name_files(model: str, result: Result, class_: str | None) -> str:
         *([f"index{settings['first']}"] if settings["first"] else []),
     ]
     return "-".join(re.sub(r"[^\w.+]+", "-", part).strip("-") for part in parts)
+
+
+def free_name(out: Path, name: str, record: dict[str, Any]) -> str:
+    """The name, or name-2, name-3, … where another run's files have it already; the same run takes its own again."""
+
+    def same(path: Path) -> bool:
+        try:
+            other = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        own = json.loads(json.dumps(record))
+        return {**other, **dict.fromkeys(PASSING)} == {**own, **dict.fromkeys(PASSING)}
+
+    names = (name if k == 1 else f"{name}-{k}" for k in count(1))
+    return next(n for n in names if not (out / f"{n}.json").exists() or same(out / f"{n}.json"))
 
 
 def render(model: Model, result: Result, labels: Tensor | None, by_class: bool) -> dict[str, bytes]:
