@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.errors import BadInput, choose
+from scoresde.errors import BadInput, choose, positive
 from scoresde.sde import SDE, VPSDE, Chain, SubVPSDE
 
 # Named betas of the literature for N steps; linear and scaled-linear keep their continuous limit as N changes.
@@ -76,9 +76,7 @@ class DDPM(SDE):
     @classmethod
     def named(cls, betas: str = "linear", N: int = 1000, zero_terminal_snr: bool = False) -> DDPM:
         """A chain of N steps by the name of its betas: linear, scaled-linear, cosine or sigmoid."""
-        if N < 1:
-            raise BadInput(f"DDPM: N = {N!r} must be a positive integer")
-        values = BETAS[choose("betas", betas, BETAS)](N)
+        values = BETAS[choose("betas", betas, BETAS)](positive("N", N))
         if (values >= 1).any():
             raise BadInput(
                 f"DDPM: {betas} betas reach {values.max():.3g} at N = {N}; they must stay below 1: use a larger N"
@@ -108,16 +106,25 @@ class DDPM(SDE):
         return np.where(np.isinf(rise), 0.0, rise)
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        # At t = (n + 1)/N, where t N may come out two ulp high, n is the step that ends there: a knot has its own
-        # value in the chain and the rates of that step, f(t) = N log(1 - β_n)/2, in every precision.
-        position = (t * self.N).clamp(0, self.N)
-        n = ((position.detach() * (1 - 2 * torch.finfo(t.dtype).eps)).ceil() - 1).clamp(0, self.N - 1).long()
-        low, rise = (torch.from_numpy(knots).to(t.dtype).to(t.device)[n] for knots in (self._log_alpha, self._rise))
-        part = position - n
-        log_alpha = low + part * rise
+        # t is placed by its distance from the nearest knot k/N, given in two parts so that no digit of t is lost. The
+        # float64 and the float32 nearest to k/N are that knot: it has its own value in the chain, and the rates of the
+        # step that ends there, f(t) = N log(1 - β_n)/2, in every precision.
+        def at(values: np.ndarray, index: Tensor) -> Tensor:
+            return torch.from_numpy(values).to(t.dtype).to(t.device)[index]
+
+        exact = np.arange(self.N + 1) / self.N
+        rounded = torch.from_numpy(exact).to(t.dtype).double().numpy()
+        t = t.clamp(0, 1)
+        k = (t.detach() * self.N).round().long()
+        past = ((t - at(rounded, k)) - at(exact - rounded, k)) * self.N  # in steps, from -1/2 to 1/2
+        is_knot = (t == at(exact, k)) | (t == at(exact.astype(np.float32), k))
+        past = past - torch.where(is_knot, past, torch.zeros_like(past)).detach()
+        n = torch.where(past > 0, k, k - 1).clamp(0, self.N - 1)  # the step that t lies in
+        log_alpha = at(self._log_alpha, n) + ((k - n) + past) * at(self._rise, n)
         if self.betas[-1] < 1:
             return log_alpha
-        return log_alpha + torch.log1p(-torch.where(n == self.N - 1, part, torch.zeros_like(part)))
+        left = (n + 1 - k) - past
+        return log_alpha + torch.where(n == self.N - 1, left, torch.ones_like(left)).log()
 
     def log_sigma(self, t: Tensor) -> Tensor:
         return 0.5 * (-torch.expm1(2 * self.log_alpha(t))).log()

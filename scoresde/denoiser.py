@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoresde.errors import BadInput, choose
 from scoresde.schedule import like, per_sample
@@ -73,6 +73,11 @@ def _checked(out: Tensor, x: Tensor) -> Tensor:
     if out.shape != x.shape:
         raise BadInput(f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}")
     return out if out.dtype == x.dtype else out.to(x.dtype)
+
+
+def _cast(label: Tensor, dtype: torch.dtype) -> Tensor:
+    """Labels that are numbers in the dtype asked for; indices as they are."""
+    return label.to(dtype) if label.is_floating_point() else label
 
 
 class Plan(NamedTuple):
@@ -131,7 +136,8 @@ class Denoiser(AnyDenoiser):
 
     ``network(c_in x, label, **cond)`` returns the form named by ``prediction``, in the shape of x; ``time`` says what
     its label is: one of ``TIMES`` or a callable (sde, t) -> label. Conditioning passes through untouched.
-    ``dtype`` is the network's own (half networks keep their state and coefficients in the caller's dtype).
+    ``dtype`` is what the network computes in; by default that of its parameters, else the state's. The state, the
+    coefficients and the result stay in the caller's dtype, and labels of a half network in float32.
 
     >>> import torch, scoresde
     >>> d = scoresde.Denoiser(lambda x, t: torch.zeros_like(x), scoresde.VPSDE())
@@ -154,6 +160,12 @@ class Denoiser(AnyDenoiser):
             raise TypeError(
                 f"network must be a callable (x, label, **cond) -> tensor, got {type(self.network).__name__}"
             )
+
+    def _dtypes(self, x: Tensor) -> tuple[torch.dtype, torch.dtype]:
+        """What the network is given for a state like x: the dtypes of its input and of its labels."""
+        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
+        own = self.dtype or next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+        return own, torch.promote_types(own, torch.float32)
 
     def label(self, t: Tensor) -> Tensor:
         """What the network is told of the times t."""
@@ -178,8 +190,9 @@ class Denoiser(AnyDenoiser):
     def output(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
         """The network's own output at (x_t, t), t one per sample or a scalar: what training compares with a target."""
         t = like(t, x)
-        label = self.label(t).reshape(-1).expand(x.shape[0])
-        return _checked(self.network((self.c_in(t) * x).to(self.dtype or x.dtype), label, **cond), x)
+        own, wide = self._dtypes(x)
+        label = _cast(self.label(t), wide).reshape(-1).expand(x.shape[0])
+        return _checked(self.network((self.c_in(t) * x).to(own), label, **cond), x)
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The training target u x_0 + w ε of the network's own form."""
@@ -205,14 +218,13 @@ class Denoiser(AnyDenoiser):
                     f"{self.prediction!r} prediction gives no {form} at t = {time:.6g} of {self.sde}"
                     " (no signal or no noise is left there): use 'v' or 'x0' prediction, or a grid that ends before it"
                 )
-        labels = self.label(t)
-        labels = labels.to(x.dtype) if labels.is_floating_point() else labels
-        labels = labels.to(x.device).unsqueeze(1).expand(-1, x.shape[0]).unbind()
-        network, half, scaled = self.network, self.dtype, self.prediction == "edm"
+        own, wide = self._dtypes(x)
+        labels = _cast(self.label(t), wide).to(x.device).unsqueeze(1).expand(-1, x.shape[0]).unbind()
+        network, scaled, same = self.network, self.prediction == "edm", own == x.dtype
 
         def net(i: int, x: Tensor) -> Tensor:
             given = c_in[i] * x if scaled else x
-            return _checked(network(given if half is None else given.to(half), labels[i], **cond), x)
+            return _checked(network(given if same else given.to(own), labels[i], **cond), x)
 
         return Plan(skip, scale, net)
 

@@ -44,6 +44,13 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {match[0]!r}?" if match else ""
 
 
+def positive(name: str, value: int) -> int:
+    """Return ``value`` if it is an integer of at least 1, else raise `BadInput`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise BadInput(f"{name} = {value!r}: {name} must be a positive integer")
+    return value
+
+
 def choose(what: str, name: str, allowed: Iterable[str]) -> str:
     """Return ``name`` if it is allowed, else raise `BadInput` listing the allowed names."""
     names = list(allowed)

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from scoresde.errors import BadInput, choose
+from scoresde.errors import BadInput, choose, positive
 from scoresde.sde import SDE
 
 FINALS = ("zero", "t_min", "denoise")
@@ -94,8 +94,9 @@ def make_grid(grid: str | Sequence[float], sde: SDE, n: int | None, final: str =
     if not isinstance(grid, str):
         return check_times(grid, sde)
     make = GRIDS[choose("grid", grid, GRIDS)]
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise BadInput(f"steps = {n!r}: steps must be a positive integer")
+    if n is None:
+        raise BadInput(f"grid {grid!r} needs a number of steps")
+    positive("steps", n)
     with np.errstate(all="ignore"):
         times = make(sde, n, final == "zero")
         if final == "zero" and n > 1 and times[-2] < sde.t_min * (1 + 1e-9):

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scoresde.errors import BadInput
+from scoresde.errors import BadInput, positive
 from scoresde.schedule import NoiseSchedule, like, per_sample
 
 Time = float | Tensor
@@ -115,9 +115,7 @@ class SDE(NoiseSchedule):
         >>> scoresde.VPSDE().discretize(10).scale.shape
         (10,)
         """
-        if N < 1:
-            raise BadInput(f"discretize: N = {N!r} must be a positive integer")
-        times = np.linspace(0.0, self.t_max, N + 1)
+        times = np.linspace(0.0, self.t_max, positive("N", N) + 1)
         at = self.knots(times.tolist())
         h = at.lam[:-1] - at.lam[1:]
         return Chain(times, at.alpha[1:] / at.alpha[:-1], at.sigma[1:] * np.sqrt(-np.expm1(-2 * h)))

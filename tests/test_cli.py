@@ -154,7 +154,9 @@ def test_sampler_options_are_those_of_the_builders():
     union: dict[str, type] = {}
     for sampler in SAMPLERS.values():
         for adaptive in (False, True):
-            union |= {name: type(default) for name, default in sampler.options(adaptive).items()}
+            options = sampler.options(adaptive)
+            union |= {name: type(default) for name, default in options.items() if default is not None}
+            assert options.keys() <= params.SAMPLER_OPTIONS.keys()
     assert {name: kind for name, (kind, _) in params.SAMPLER_OPTIONS.items()} == union
 
 

@@ -235,3 +235,16 @@ def test_every_knot_has_the_rate_of_the_step_that_ends_there(N: int, dtype: torc
     t = (torch.arange(1, N + 1, dtype=torch.float64) / N).to(dtype)
     expected = N * torch.log1p(-torch.tensor(chain.betas, dtype=torch.float64)) / 2
     assert chain.f(t).double().numpy() == pytest.approx(expected.numpy(), rel=1e-6 if dtype == torch.float32 else 1e-12)
+
+
+@pytest.mark.parametrize("zero_terminal_snr", [False, True])
+@pytest.mark.parametrize("betas", BETAS)
+def test_float32_is_as_accurate_as_its_times(betas: str, zero_terminal_snr: bool) -> None:
+    """At one and the same float32 t, on knots and between: α, σ to 1e-6 relative, λ to 1e-5, rates too."""
+    chain = scoresde.DDPM.named(betas, zero_terminal_snr=zero_terminal_snr)
+    between = torch.rand(20_000, generator=torch.Generator().manual_seed(0)) * 0.999 + 0.001
+    t = torch.cat([between, torch.arange(1, 1000) / 1000])
+    for name, tolerance in {"alpha": 1e-6, "sigma": 1e-6, "f": 1e-6}.items():
+        single, double = getattr(chain, name)(t).double(), getattr(chain, name)(t.double())
+        assert ((single - double) / double).abs().max() < tolerance
+    assert (chain.lam(t).double() - chain.lam(t.double())).abs().max() < 1e-5

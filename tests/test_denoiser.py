@@ -354,3 +354,23 @@ def test_a_denoiser_is_not_a_network() -> None:
                 Denoiser(wrong, scoresde.VPSDE())
         finally:
             jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ode"])
+@pytest.mark.parametrize("net", [torch.float32, torch.bfloat16])
+def test_a_module_is_given_its_own_dtype_whatever_the_state(net: torch.dtype, sampler: str) -> None:
+    """A state wider than the network stays wide: only the network's input and output are converted."""
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(2, 2)
+
+        def forward(self, x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+            assert x.dtype == net and label.dtype == torch.float32
+            return self.linear(x)
+
+    denoiser = scoresde.Denoiser(Network().to(net).requires_grad_(False), scoresde.VPSDE())
+    out = scoresde.sample(denoiser, (3, 2), sampler, 4, dtype=F64)
+    assert out.x.dtype == F64 and torch.isfinite(out.x).all()
+    assert denoiser.eps(out.x, 0.5).dtype == F64

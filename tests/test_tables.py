@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -16,7 +17,7 @@ import scoresde
 from scoresde import SAMPLERS, BadInput, Table
 from scoresde.grids import GRIDS, make_grid
 from scoresde.samplers.multistep import exponential_multistep, kernel_moment, weights
-from scoresde.samplers.sde_steps import langevin_row
+from scoresde.samplers.sde_steps import langevin_row, pc
 
 EXACT = [name for name in TABLES if SAMPLERS[name].build(SDES["vp"], (1.0, 0.5, 0.1, 0.0)).exact]
 
@@ -233,6 +234,33 @@ def test_langevin_row_has_its_stationary_variance(sde: scoresde.SDE, step: float
     V, eps = alpha**2 * data + sigma**2, step * sigma**2
     gain = row.a + row.b[0] * alpha * data / V  # x̂_0 = α S x / V on Gaussian data
     assert row.c[0] ** 2 / (1 - gain**2) == pytest.approx(V / (1 - eps / (2 * V)), rel=1e-6)
+
+
+@pytest.mark.parametrize("how", [{"variance": "upper"}, {"predictor": "ddim", "eta": 0.5}, {"predictor": "own"}])
+def test_pc_takes_any_first_order_predictor_with_its_options(how: dict[str, Any]) -> None:
+    """Its intervals are the predictor's own rows, each followed by its correctors; a state in eps space too."""
+    sde, times = SDES["vp"], make_grid("phi", SDES["vp"], 5, "zero")
+    own = partial(exponential_multistep, order=1, space="eps")
+    options = {k: v for k, v in how.items() if k != "predictor"}
+    alone = (
+        own(sde, times)
+        if how.get("predictor") == "own"
+        else SAMPLERS[how.get("predictor", "ddpm")].build(sde, times, **options)
+    )
+    table = pc(sde, times, **{**how, **({"predictor": own} if how.get("predictor") == "own" else {})}, correctors=2)
+    steps = [row for row in table.rows if row.t_next != row.t]
+    assert [(row.a, row.b, row.c) for row in steps] == [(row.a, row.b, row.c) for row in alone.rows]
+    assert table.times == alone.times and table.nfe == 5 + 2 * 4
+
+
+def test_pc_refuses_what_is_no_first_order_predictor() -> None:
+    sde, times = SDES["vp"], (1.0, 0.5, 0.2, 0.1)
+    with pytest.raises(BadInput, match="'em' has no option 'eta'"):
+        pc(sde, times, predictor="em", eta=0.5)
+    with pytest.raises(BadInput, match="'eab2' uses outputs of earlier steps"):
+        pc(sde, times, predictor=SAMPLERS["eab2"].build)
+    with pytest.raises(BadInput, match="'ode' is no table"):
+        pc(sde, times, predictor=SAMPLERS["ode"].build)
 
 
 # -------------------------------------------------------------------------------------------------------- bad input

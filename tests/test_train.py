@@ -436,8 +436,19 @@ def test_ten_steps_in_a_row_stop_the_run(kind: str, tmp_path: Path, monkeypatch:
 
 def test_nine_in_a_row_do_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     not_finite(monkeypatch, lambda step: step % 10 != 0, "loss", [])
-    train(configured(steps=40), tmp_path / "run")
-    assert load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["step"] == 40
+    train(configured(steps=41), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["step"] == 41
+
+
+@pytest.mark.parametrize("bad", [1, 9])
+def test_a_run_that_ends_on_bad_steps_writes_no_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int
+) -> None:
+    not_finite(monkeypatch, lambda step: step >= 40 - bad, "loss", [])
+    with pytest.raises(TrainingStopped, match=f"step 40: the run ended on {bad} step"):
+        train(configured(steps=40), tmp_path / "run")
+    assert load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["skipped"] == bad
+    assert not (tmp_path / "run" / MODEL).exists()
 
 
 def test_a_resumed_run_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,8 +85,8 @@ class Numbers(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (n
 
 # Every option of every sampler. A test holds this table against the builders' signatures.
 SAMPLER_OPTIONS: dict[str, tuple[type, str]] = {
-    "eta": (float, "noise of ddim, eab2 and eab3: 0 the probability flow, 1 the reverse SDE"),
-    "variance": (str, "ddpm: posterior or upper"),
+    "eta": (float, "noise of ddim, eab2 and eab3, and of pc's ddim: 0 the probability flow, 1 the reverse SDE"),
+    "variance": (str, "ddpm, and pc's: posterior or upper"),
     "predictor": (str, "pc: ddpm, em or ddim"),
     "correctors": (int, "pc: Langevin steps after each step"),
     "snr": (float, "pc: size of a corrector step"),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from scoresde.denoiser import AnyDenoiser
-from scoresde.errors import BadInput, SolverFailure, choose
+from scoresde.errors import BadInput, SolverFailure, choose, positive
 from scoresde.grids import Times
 from scoresde.noise import Noise
 from scoresde.samplers.table import Callback
@@ -97,8 +97,7 @@ class FlowODE:
         for name in ("rtol", "atol"):
             if not 0 < getattr(self, name) < 1:
                 raise BadInput(f"{name} = {getattr(self, name)!r} must be in (0, 1)")
-        if self.max_nfe < 1:
-            raise BadInput(f"max_nfe = {self.max_nfe!r} must be a positive integer")
+        positive("max_nfe", self.max_nfe)
 
     @property
     def nfe(self) -> int | None:

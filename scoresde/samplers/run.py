@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoresde import __version__
 from scoresde.denoiser import AnyDenoiser
-from scoresde.errors import BadInput, choose
+from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Times, make_grid
 from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
 from scoresde.samplers.registry import SAMPLERS, Sampler, Solver, find_sampler
@@ -53,10 +53,9 @@ def plan_run(
     options = dict(options or {})
     if steps is not None and nfe is not None:
         raise BadInput(f"steps = {steps} and nfe = {nfe}: give one, the grid intervals or the budget of network calls")
-    if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
-        raise BadInput(f"steps = {steps!r}: steps must be a positive integer")
-    if nfe is not None and (isinstance(nfe, bool) or not isinstance(nfe, int) or nfe < 1):
-        raise BadInput(f"nfe = {nfe!r}: nfe must be a positive integer")
+    for name, value in {"steps": steps, "nfe": nfe}.items():
+        if value is not None:
+            positive(name, value)
     adaptive = sampler.adaptive is not None and sampler.steps is None and steps is None and nfe is None and grid is None
     sampler.check_options(options, adaptive)
     filled = {**sampler.options(adaptive), **options}
@@ -152,9 +151,7 @@ def sample(
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     device = device or ("cpu" if x is None else x.device)
     solver, settings = plan_run(sde, find_sampler(sampler), steps, nfe, grid, final, options)
-    size = shape[0] if batch_size is None else batch_size
-    if not isinstance(size, int) or size < 1:
-        raise BadInput(f"batch_size = {batch_size!r} must be a positive integer")
+    size = positive("batch_size", shape[0] if batch_size is None else batch_size)
     if not isinstance(first, int) or first < 0:
         raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
     if isinstance(noise, str):

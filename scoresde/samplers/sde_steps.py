@@ -5,6 +5,7 @@ The score is s = (α x̂_0 - x)/σ², so every step that is linear in the score 
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from itertools import pairwise
 
 import torch
 
-from scoresde.errors import BadInput, choose
+from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Times
 from scoresde.samplers.multistep import ddim
 from scoresde.samplers.table import Row, Table
@@ -52,32 +53,58 @@ def em(sde: SDE, times: Times) -> Table:
     return Table(sde, "x0", tuple(rows))
 
 
-def langevin_row(sde: SDE, t: float, step: float, ends: bool) -> Row:
+def langevin_row(sde: SDE, t: float, step: float, ends: bool, space: str = "x0") -> Row:
     """One Langevin step x + ε s + sqrt(2ε) z at time t with ε = ``step`` σ_t² (Song et al. 2021, algorithm 4)."""
     at = sde.knots([t])
     alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
-    return Row(t, t, 1 - step, (step * alpha,), (sigma * math.sqrt(2 * step),), ends=ends)
+    a, b = (1 - step, step * alpha) if space == "x0" else (1.0, -step * sigma)  # s = (α x̂_0 - x)/σ² = -ε̂/σ
+    return Row(t, t, a, (b,), (sigma * math.sqrt(2 * step),), ends=ends)
 
 
-PREDICTORS: dict[str, Callable[[SDE, Times], Table]] = {"ddpm": ddpm, "em": em, "ddim": ddim}
+Predictor = Callable[..., Table]  # (sde, times, *, options) -> a table whose intervals use no output of an earlier one
+PREDICTORS: dict[str, Predictor] = {"ddpm": ddpm, "em": em, "ddim": ddim}
 
 
-def pc(sde: SDE, times: Times, *, predictor: str = "ddpm", correctors: int = 1, snr: float = 0.16) -> Table:
+def pc(
+    sde: SDE,
+    times: Times,
+    *,
+    predictor: str | Predictor = "ddpm",
+    correctors: int = 1,
+    snr: float = 0.16,
+    eta: float | None = None,
+    variance: str | None = None,
+) -> Table:
     """Predictor-corrector sampling (Song et al. 2021, algorithm 1): a first-order step, then Langevin steps at its end.
 
     The corrector's size is ε(t) = 2 (snr σ_t)²: score_sde's rule with the batch norms ‖z‖, ‖s‖ replaced by their
-    expectations, so that it depends on t alone. No corrector at t = 0.
+    expectations, so that it depends on t alone. No corrector at t = 0. ``eta`` and ``variance`` are handed to a
+    predictor that has them; a builder of your own, or a `functools.partial` of one, may stand for its name.
     """
-    _positive("correctors", correctors)
+    positive("correctors", correctors)
     if not 0 < snr < 1:
         raise BadInput(f"snr = {snr!r} must be in (0, 1)")
+    name = predictor if isinstance(predictor, str) else getattr(predictor, "__name__", repr(predictor))
+    build = PREDICTORS[choose("predictor", predictor, PREDICTORS)] if isinstance(predictor, str) else predictor
+    options = {k: v for k, v in {"eta": eta, "variance": variance}.items() if v is not None}
+    for option in options.keys() - inspect.signature(build).parameters.keys():
+        raise BadInput(f"predictor {name!r} has no option {option!r}")
+    table = build(sde, times, **options)
+    if not isinstance(table, Table) or table.space == "v":
+        raise BadInput(f"predictor {name!r} is no table in x0 or eps space")
     rows: list[Row] = []
-    for row in PREDICTORS[choose("predictor", predictor, PREDICTORS)](sde, times).rows:
-        last = row.t_next == 0
-        rows.append(replace(row, ends=last))
+    calls = 0  # of the interval so far
+    for row in table.rows:
+        calls += row.calls
+        if len(row.b) > calls:
+            raise BadInput(f"predictor {name!r} uses outputs of earlier steps: a corrector would come between them")
+        last = not row.ends or row.t_next == 0
+        rows.append(replace(row, ends=row.ends and last))
         if not last:
-            rows += [langevin_row(sde, row.t_next, 2 * snr**2, j == correctors - 1) for j in range(correctors)]
-    return Table(sde, "x0", tuple(rows))
+            steps = [langevin_row(sde, row.t_next, 2 * snr**2, False, table.space) for _ in range(correctors)]
+            rows += [*steps[:-1], replace(steps[-1], ends=True)]
+        calls = 0 if row.ends else calls
+    return Table(sde, table.space, tuple(rows))
 
 
 def langevin(sde: SDE, times: Times, *, repeats: int = 5, step: float = 0.1) -> Table:
@@ -88,7 +115,7 @@ def langevin(sde: SDE, times: Times, *, repeats: int = 5, step: float = 0.1) -> 
     Jolicoeur-Martineau et al. 2021 add. It has a stationary law at each level and discretises no SDE, so accuracy
     grows with ``repeats``, not with the levels alone.
     """
-    _positive("repeats", repeats)
+    positive("repeats", repeats)
     if not 0 < step < 1:
         raise BadInput(f"step = {step!r} must be in (0, 1)")
     at = sde.knots(times)
@@ -102,8 +129,3 @@ def langevin(sde: SDE, times: Times, *, repeats: int = 5, step: float = 0.1) -> 
         else:
             rows.append(Row(t, t_next, float(at.alpha[i + 1] / at.alpha[i]), calls=False))
     return Table(sde, "x0", tuple(rows))
-
-
-def _positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{name} = {value!r} must be a positive integer")

@@ -222,6 +222,10 @@ def train(
                 report(run.step, {**figures, "per_second": config.train.batch_size / (time.perf_counter() - start)})
             if run.step % config.train.checkpoint_every == 0 and run.step < config.train.steps:
                 run.save(path)
+        if run.skipped:
+            raise TrainingStopped(
+                f"step {run.step}: the run ended on {run.skipped} steps in a row that were not finite; no model written"
+            )
     except KeyboardInterrupt:
         run.save(path)
         raise
