@@ -1,6 +1,6 @@
 from .analytic import Empirical, Gaussian, GaussianMixture
 from .ddpm import DDPM
-from .denoiser import Denoiser, clip, dynamic_threshold, from_callable
+from .denoiser import Denoiser, from_callable
 from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
 from .grids import GRIDS, make_grid
 from .model import Model, load_model
@@ -9,6 +9,7 @@ from .samplers import SAMPLERS, Result, Row, Table, encode, sample
 from .schedule import NoiseSchedule
 from .sde import EDM, SDE, VESDE, VPSDE, CosineVPSDE, RectifiedFlow, SubVPSDE
 from .sdes import SDES
+from .transforms import clip, dynamic_threshold
 
 __version__: str
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -31,7 +31,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scoresde.errors import BadInput, choose
-from scoresde.schedule import like, per_sample
+from scoresde.schedule import like
 from scoresde.sde import SDE
 
 FORMS = ("eps", "x0", "v", "score", "flow", "edm")
@@ -81,11 +81,15 @@ def _cast(label: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Plan(NamedTuple):
-    """The network at a list of times, all schedule numbers computed: row i gives D = skip_i x + scale_i net_i(x)."""
+    """The network at a list of times, all schedule numbers computed: row i gives D = skip_i x + scale_i net_i(x).
+
+    ``learned``, of a network with a learned variance, gives net_i(x) and v in [0, 1] (Nichol & Dhariwal 2021, eq. 15).
+    """
 
     skip: list[float]
     scale: list[float]
     net: Callable[[int, Tensor], Tensor]
+    learned: Callable[[int, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, i: int, x: Tensor) -> Tensor:
         return torch.add(self.skip[i] * x, self.net(i, x), alpha=self.scale[i])
@@ -227,65 +231,6 @@ class Denoiser(AnyDenoiser):
             return _checked(network(given if same else given.to(own), labels[i], **cond), x)
 
         return Plan(skip, scale, net)
-
-
-@dataclass(frozen=True, eq=False)
-class Transformed(AnyDenoiser):
-    """A denoiser whose x̂_0 goes through ``transform``; all other forms follow from the transformed x̂_0.
-
-    Clipping and thresholding are transforms; guidance in data space will be one.
-    """
-
-    inner: AnyDenoiser
-    transform: Callable[[Tensor], Tensor]
-    sde: SDE = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sde", self.inner.sde)
-        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
-
-    def _pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
-        """form = skip x + scale x̂_0, with ε̂ = (x - α x̂_0)/σ."""
-        a, b = mix(form, self.sde, t)
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        return b / sigma, a - b * alpha / sigma
-
-    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
-        skip, scale = self._pair(choose("form", form, FORMS), like(t, x))
-        return skip * x + scale * self.transform(self.inner.predict("x0", x, t, **cond))
-
-    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
-        inner = self.inner.plan("x0", times, x, **cond)
-        skip, scale = self._pair(form, torch.tensor(list(times), dtype=torch.float64))
-        return Plan(skip.tolist(), scale.tolist(), lambda i, x: self.transform(inner(i, x)))
-
-
-def clip(denoiser: AnyDenoiser, low: float = -1.0, high: float = 1.0) -> Transformed:
-    """x̂_0 clipped to [low, high], as DDPM does for images. Never applied unless asked for.
-
-    >>> import torch, scoresde
-    >>> d = scoresde.Denoiser(lambda x, t: torch.zeros_like(x), scoresde.VPSDE())
-    >>> scoresde.clip(d).x0(torch.full((1, 2), 9.0), 0.01)
-    tensor([[1., 1.]])
-    """
-    if not low < high:
-        raise BadInput(f"clip: low = {low} must be below high = {high}")
-    return Transformed(denoiser, lambda x0: x0.clamp(low, high))
-
-
-def dynamic_threshold(denoiser: AnyDenoiser, quantile: float = 0.995, floor: float = 1.0) -> Transformed:
-    """x̂_0 clipped to [-s, s] and divided by s/floor, s = max(floor, quantile of |x̂_0|) per sample.
-
-    Dynamic thresholding (Saharia et al. 2022, section 2.3), for data in [-floor, floor].
-    """
-    if not 0 < quantile <= 1:
-        raise BadInput(f"dynamic_threshold: quantile = {quantile} must be in (0, 1]")
-
-    def transform(x0: Tensor) -> Tensor:
-        s = like(torch.quantile(per_sample(x0.abs()), quantile, dim=1).clamp(min=floor), x0)
-        return x0.clamp(-s, s) * (floor / s)
-
-    return Transformed(denoiser, transform)
 
 
 def from_callable(

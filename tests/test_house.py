@@ -20,7 +20,20 @@ import scoresde
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scoresde"
-CORE = ("errors", "schedule", "sde", "ddpm", "sdes", "denoiser", "analytic", "noise", "grids", "losses", "samplers")
+CORE = (
+    "errors",
+    "schedule",
+    "sde",
+    "ddpm",
+    "sdes",
+    "denoiser",
+    "transforms",
+    "analytic",
+    "noise",
+    "grids",
+    "losses",
+    "samplers",
+)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WRITTEN = {"build", "dist", "venv", "runs", "samples", "out", "data", "htmlcov"}  # at the top: what programs write
 
@@ -31,7 +44,7 @@ LEVELS = (
     ("sde",),
     ("ddpm",),
     ("sdes", "denoiser", "noise"),
-    ("grids", "analytic", "losses"),
+    ("grids", "analytic", "losses", "transforms"),
     ("samplers",),
     ("checkpoint", "data", "nn", "pictures"),
     ("config",),

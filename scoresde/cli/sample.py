@@ -126,7 +126,7 @@ def command(
     """  # noqa: D301 (click wants the \b)
     import torch
 
-    from scoresde import denoiser as denoisers
+    from scoresde import transforms
     from scoresde.model import load_model
     from scoresde.samplers import plan_run, sample
     from scoresde.samplers.registry import find_sampler
@@ -142,7 +142,7 @@ def command(
     batch = batch_size or max(1, AT_ONCE // prod(loaded.event_shape))
     if dtype == "float64":
         cast(torch.nn.Module, loaded.denoiser.network).double()
-    denoiser = denoisers.clip(loaded.denoiser, *clip_x0) if clip_x0 else loaded.denoiser
+    denoiser = transforms.clip(loaded.denoiser, *clip_x0) if clip_x0 else loaded.denoiser
     with output_folder(out):
         start = time.perf_counter()
         with sampling_bar(sampler, intervals, -(-size // batch)) as callback:

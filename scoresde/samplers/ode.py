@@ -10,7 +10,7 @@ bounded at both ends and for every SDE; where α² + σ² = 1 the right side is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -22,7 +22,7 @@ from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, SolverFailure, choose, positive
 from scoresde.grids import Times
 from scoresde.noise import Noise
-from scoresde.samplers.table import Callback
+from scoresde.samplers.solver import Callback, Interval, Solver
 from scoresde.sde import SDE
 
 FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}  # calls per interval
@@ -76,7 +76,7 @@ def _per_sample_rms(error: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class FlowODE:
+class FlowODE(Solver):
     """One run of the probability flow: over the intervals of ``times`` with a fixed-step method, or adaptively.
 
     A fixed-step method takes its calls in each interval, and one into t = 0 where the last interval is the jump
@@ -86,7 +86,7 @@ class FlowODE:
     """
 
     sde: SDE
-    times: Times
+    times: Times  # pyright: ignore[reportIncompatibleMethodOverride]
     method: str = "rk4"
     rtol: float = 1e-5
     atol: float = 1e-5
@@ -107,6 +107,29 @@ class FlowODE:
         intervals, jump = len(self.times) - 1, self.times[-1] == 0
         return FIXED[self.method] * (intervals - jump) + jump
 
+    def iterate(
+        self, denoiser: AnyDenoiser, x: Tensor, noise: Noise | None = None, *, x0: bool = True, **cond: Any
+    ) -> Iterator[Interval]:
+        """Integrate interval by interval; an adaptive run makes its own, known at its end (without ``x0``: one)."""
+        return self._iterate(denoiser, x, x0, None, cond)
+
+    def _iterate(
+        self, denoiser: AnyDenoiser, x: Tensor, each: bool, live: Callback | None, cond: dict[str, Any]
+    ) -> Iterator[Interval]:
+        ends = self.times[0], self.times[-2] if self.times[-1] == 0 else self.times[-1]
+        denoiser.plan("v", ends, x, **cond)  # refuses, before the first call, what has no v there
+        flow = _Flow(denoiser, ends, self.rtol, self.max_nfe if self.method in ADAPTIVE else 10**9, cond)
+        done = 0
+        for interval in self._adaptive(flow, x, each, live) if self.nfe is None else self._fixed(flow, x):
+            x, done = interval.x, done + 1
+            yield interval
+        if self.times[-1] == 0:
+            x = flow.denoiser.predict("x0", x, ends[1], **cond)
+            last = Interval(done, ends[1], 0.0, x, x, flow.nfe + 1)
+            if live and self.nfe is None:
+                live(*last)
+            yield last
+
     def run(
         self,
         denoiser: AnyDenoiser,
@@ -115,18 +138,11 @@ class FlowODE:
         callback: Callback | None = None,
         **cond: Any,
     ) -> tuple[Tensor, int]:
-        """Integrate the state x from times[0] to times[-1]; returns the last state and the calls made."""
-        ends = self.times[0], self.times[-2] if self.times[-1] == 0 else self.times[-1]
-        denoiser.plan("v", ends, x, **cond)  # refuses, before the first call, what has no v there
-        flow = _Flow(denoiser, ends, self.rtol, self.max_nfe if self.method in ADAPTIVE else 10**9, cond)
-        solve = self._adaptive if self.method in ADAPTIVE else self._fixed
-        x, done = solve(flow, x, callback)
-        if self.times[-1] == 0:
-            x = flow.denoiser.predict("x0", x, ends[1], **cond)
-            flow.nfe += 1
-            if callback:
-                callback(done, ends[1], 0.0, x, x, flow.nfe)
-        return x, flow.nfe
+        """All intervals: the last state and the calls made. An adaptive run calls back while it goes."""
+        if self.nfe is not None:
+            return super().run(denoiser, x, noise, callback, **cond)
+        *_, last = self._iterate(denoiser, x, callback is not None, callback, cond)
+        return last.x, last.nfe
 
     def _phi(self, t: float, x: Tensor) -> Tensor:
         return self.sde.phi(torch.tensor(t, dtype=torch.float64)).to(x.dtype).to(x.device)
@@ -140,20 +156,18 @@ class FlowODE:
         assert isinstance(y, Tensor)
         return self.sde.prior_std(t_next) * y[-1]
 
-    def _fixed(self, flow: _Flow, x: Tensor, callback: Callback | None) -> tuple[Tensor, int]:
+    def _fixed(self, flow: _Flow, x: Tensor) -> Iterator[Interval]:
         times = self.times[:-1] if self.times[-1] == 0 else self.times
         for i, (t, t_next) in enumerate(pairwise(times)):
             x = self._solve(flow, x, t, t_next, options={"grid_constructor": lambda f, y, phi: phi})
-            if callback:
-                callback(i, t, t_next, x, flow.x0(), flow.nfe)
-        return x, len(times) - 1
+            yield Interval(i, t, t_next, x, flow.x0(), flow.nfe)
 
-    def _adaptive(self, flow: _Flow, x: Tensor, callback: Callback | None) -> tuple[Tensor, int]:
+    def _adaptive(self, flow: _Flow, x: Tensor, each: bool, live: Callback | None) -> Iterator[Interval]:
         start, end = self.times[0], self.times[-2] if self.times[-1] == 0 else self.times[-1]
-        accepted = _Accepted(self, flow, callback, start)
+        accepted = _Accepted(self, flow, start, live)
         options = {"norm": _per_sample_rms, "step_t": self._phi(end, x)[None]}
         try:
-            driver = accepted if callback else flow
+            driver = accepted if each else flow
             x = self._solve(driver, x, start, end, rtol=self.rtol, atol=self.atol, options=options)
         except AssertionError as error:  # torchdiffeq's own way to give up
             if flow.calling:  # the network's, then, not ours to explain
@@ -162,17 +176,16 @@ class FlowODE:
                 f"ode: {self.method} gave up at t = {flow.t:.4g} with rtol = {self.rtol:g} ({str(error)[:60]}):"
                 " loosen --rtol/--atol, use --dtype float64, or a fixed number of --steps"
             ) from None
-        if callback:
-            accepted.emit(end, x)
-        return x, accepted.count
+        accepted.add(end, x)
+        yield from accepted.intervals
 
 
 class _Accepted:
-    """Turns torchdiffeq's accepted steps, reported with the state before them, into interval callbacks."""
+    """Keeps torchdiffeq's accepted steps, which it reports with the state before them, as intervals."""
 
-    def __init__(self, solver: FlowODE, flow: _Flow, callback: Callback | None, start: float) -> None:
-        self.solver, self.flow, self.callback, self.count = solver, flow, callback, 0
-        self.begin, self.first = start, True
+    def __init__(self, solver: FlowODE, flow: _Flow, start: float, live: Callback | None) -> None:
+        self.solver, self.flow, self.begin, self.live, self.first = solver, flow, start, live, True
+        self.intervals: list[Interval] = []
 
     def __call__(self, phi: Tensor, y: Tensor) -> Tensor:
         return self.flow(phi, y)
@@ -180,13 +193,14 @@ class _Accepted:
     def callback_accept_step(self, phi: Tensor, y: Tensor, step: Tensor) -> None:
         if not self.first:
             t = self.flow.time(phi)
-            self.emit(t, self.solver.sde.prior_std(t) * y)
+            self.add(t, self.solver.sde.prior_std(t) * y)
         self.first = False
 
-    def emit(self, t: float, x: Tensor) -> None:
-        if self.callback:
-            self.callback(self.count, self.begin, t, x, self.flow.x0(), self.flow.nfe)
-        self.count, self.begin = self.count + 1, t
+    def add(self, t: float, x: Tensor) -> None:
+        self.intervals.append(Interval(len(self.intervals), self.begin, t, x, self.flow.x0(), self.flow.nfe))
+        self.begin = t
+        if self.live:
+            self.live(*self.intervals[-1])
 
 
 def ode(sde: SDE, times: Times, *, method: str = "rk4") -> FlowODE:

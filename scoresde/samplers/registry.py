@@ -6,39 +6,13 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from torch import Tensor
-
-from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose, nearest
-from scoresde.grids import Times
-from scoresde.noise import Noise
 from scoresde.samplers.multistep import ddim, dpmpp_2m, eab2, eab3, exponential_multistep
 from scoresde.samplers.ode import ode, ode_adaptive
 from scoresde.samplers.sde_steps import ddpm, em, langevin, pc
-from scoresde.samplers.table import Callback
-
-
-@runtime_checkable
-class Solver(Protocol):
-    """What a builder returns: a frozen value that can run any number of times, from any thread."""
-
-    @property
-    def times(self) -> Times: ...
-
-    @property
-    def nfe(self) -> int | None: ...
-
-    def run(
-        self,
-        denoiser: AnyDenoiser,
-        x: Tensor,
-        noise: Noise | None = None,
-        callback: Callback | None = None,
-        **cond: Any,
-    ) -> tuple[Tensor, int]: ...
-
+from scoresde.samplers.solver import Solver
 
 Builder = Callable[..., Solver]  # (sde, times, *, options) -> Solver
 

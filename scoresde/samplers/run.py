@@ -15,9 +15,10 @@ from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Times, make_grid
 from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
-from scoresde.samplers.registry import SAMPLERS, Sampler, Solver, find_sampler
-from scoresde.samplers.table import Callback
+from scoresde.samplers.registry import SAMPLERS, Sampler, find_sampler
+from scoresde.samplers.solver import Callback, Solver
 from scoresde.sde import SDE
+from scoresde.transforms import Checkpointed
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +116,7 @@ def sample(
     first: int = 0,
     callback: Callback | None = None,
     cond: Mapping[str, Any] | None = None,
-    grad: bool = False,
+    grad: bool | str = False,
     **options: Any,
 ) -> Result:
     """Draw ``shape[0]`` samples of event shape ``shape[1:]``.
@@ -129,7 +130,7 @@ def sample(
     batch_size    samples per network call; changes nothing but memory and rounding
     dtype, device of the state; default: those of x, else float32 on the CPU
     callback      (i, t, t_next, x, x0_hat, nfe), once per interval, for each batch in turn
-    grad          whether gradients flow through the run
+    grad          whether gradients flow through the run; "checkpoint": without keeping the network's activations
     cond          passed to the network; tensors with one row per sample are cut into the same batches
     options       the sampler's own, such as eta, rtol, snr: see ``SAMPLERS[name].options()``
 
@@ -151,6 +152,8 @@ def sample(
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     device = device or ("cpu" if x is None else x.device)
     solver, settings = plan_run(sde, find_sampler(sampler), steps, nfe, grid, final, options)
+    if not isinstance(grad, bool) and choose("grad", grad, ("checkpoint",)):
+        denoiser = Checkpointed(denoiser)
     size = positive("batch_size", shape[0] if batch_size is None else batch_size)
     if not isinstance(first, int) or first < 0:
         raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
@@ -159,7 +162,7 @@ def sample(
     fast = DeviceNoise(seed, torch.device(device)) if noise == "device" else None
     parts: list[Tensor] = []
     calls = 0
-    with torch.set_grad_enabled(grad):
+    with torch.set_grad_enabled(bool(grad)):
         for begin in range(0, shape[0], size):
             rows = slice(begin, min(begin + size, shape[0]))
             source = fast or (
@@ -218,7 +221,7 @@ def encode(
         raise BadInput(f"sampler {sampler!r} cannot encode: choose from {', '.join(able)}")
     times = tuple(reversed(make_grid(grid, denoiser.sde, steps, "t_min")))
     solver = found.encode(denoiser.sde, times)
-    with torch.set_grad_enabled(grad):
+    with torch.set_grad_enabled(bool(grad)):
         state, calls = solver.run(denoiser, x, None, callback, **dict(cond or {}))
     settings = {"encode": True, "sampler": sampler, "steps": steps, "grid": grid, "scoresde": __version__}
     return Result(state, calls, calls * denoiser.rows_per_call, solver.times, None, settings)

@@ -11,7 +11,8 @@ extra rows, a Langevin corrector is a row that stays at its time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,13 +24,11 @@ from torch import Tensor
 from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose
 from scoresde.noise import Noise
+from scoresde.samplers.solver import Interval, Solver
 from scoresde.sde import SDE
 
 SPACES = ("x0", "eps", "v")
 TOLERANCE = 1e-12
-
-# callback(i, t, t_next, x, x0_hat, nfe), once per interval of the grid, in order.
-Callback = Callable[[int, float, float, Tensor, Tensor, int], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class Row:
 
     ``a`` weighs the state, ``b`` the network outputs (this row's first, then older ones), ``c`` the noises likewise.
     ``ends`` marks the last row of a grid interval. ``calls`` is False for a row without a network call of its own.
+    With ``c_max`` a denoiser that has learned its variance weighs this row's noise by c_0^(1-v) c_max^v, v its output
+    (Nichol & Dhariwal 2021, eq. 15); any other by c_0.
     """
 
     t: float
@@ -47,6 +48,7 @@ class Row:
     c: tuple[float, ...] = ()
     ends: bool = True
     calls: bool = True
+    c_max: float | None = None
 
 
 class _Rest(NamedTuple):
@@ -71,7 +73,7 @@ class _Step(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Solver):
     """The rows of one run under one SDE. ``exact`` tables must pass the point-mass identity or they cannot exist.
 
     ``order`` is that of the recurrence, ``order_with_start`` that of a whole run including its first, lower-order rows
@@ -177,33 +179,38 @@ class Table:
             steps.append(_Step(own, kept, row.a, weight, rest if any(rest) else None, row.ends))
         return steps
 
-    def run(
+    def iterate(
         self,
         denoiser: AnyDenoiser,
         x: Tensor,
         noise: Noise | None = None,
-        callback: Callback | None = None,
+        *,
+        x0: bool = True,
         history: Sequence[Tensor] = (),
         **cond: Any,
-    ) -> tuple[Tensor, int]:
-        """Run the rows from the state x at the first time; returns the last state and the calls made.
+    ) -> Iterator[Interval]:
+        """Run the rows; nothing is read from the device, and no schedule is computed, between calls.
 
         ``history`` holds outputs before the first row, newest first, for a table whose rows reach back that far.
-        Nothing is read from the device, and no schedule is computed, between calls.
         """
         if self.stochastic and noise is None:
             raise BadInput("this table draws noise: pass noise=(step, draw, x) -> tensor, or use sample(..., seed=...)")
-        skips, scales, net = denoiser.plan(self.space, [row.t for row in self.rows if row.calls], x, **cond)
+        plan = denoiser.plan(self.space, [row.t for row in self.rows if row.calls], x, **cond)
+        skips, scales, net, learned = plan
         outputs, noises = {-1 - j: output for j, output in enumerate(history)}, dict[int, Tensor]()
         calls = interval = 0
-        start, x0 = self.rows[0].t, x
+        start, estimate, spread = self.rows[0].t, x, None
         for i, (call, kept, a, b, rest, ends) in enumerate(self._steps):
             if call is None:
                 x = torch.mul(x, a)
             else:
-                out, skip, scale, calls = net(call, x), skips[call], scales[call], call + 1
-                if callback:
-                    x0 = self._x0(x, torch.add(skip * x, out, alpha=scale), self.rows[i].t)
+                if learned and self.rows[i].c_max is not None:
+                    out, spread = learned(call, x)
+                else:
+                    out = net(call, x)
+                skip, scale, calls = skips[call], scales[call], call + 1
+                if x0:
+                    estimate = self._x0(x, torch.add(skip * x, out, alpha=scale), self.rows[i].t)
                 if kept:
                     out = outputs[call] = torch.add(skip * x, out, alpha=scale)
                     x = torch.mul(x, a).add_(out, alpha=b)
@@ -216,14 +223,15 @@ class Table:
                     del outputs[k]
                 if rest.draw and noise:
                     noises[i] = noise(i, 0, x)
+                    if spread is not None:
+                        noises[i], spread = _learned(noises[i], spread, self.rows[i]), None
                 for k, weight in rest.noises:
                     x.add_(noises[k], alpha=weight)
                 for k in rest.spent:
                     del noises[k]
-            if ends and callback:
-                callback(interval, start, self.rows[i].t_next, x, x0, calls)
+            if ends:
+                yield Interval(interval, start, self.rows[i].t_next, x, estimate if x0 else x, calls)
                 interval, start = interval + 1, self.rows[i].t_next
-        return x, calls
 
     def _x0(self, x: Tensor, output: Tensor, t: float) -> Tensor:
         """x̂_0 from an output in the table's space, for callbacks."""
@@ -234,6 +242,12 @@ class Table:
         if self.space == "eps":
             return (x - sigma * output) / alpha
         return (alpha * x - sigma * output) / (alpha**2 + sigma**2)
+
+
+def _learned(z: Tensor, v: Tensor, row: Row) -> Tensor:
+    """Noise that the row's c_0 weighs as the network wants it: z (c_max/c_0)^v."""
+    assert row.c_max is not None
+    return z * (v * math.log(row.c_max / row.c[0])).exp()
 
 
 def _deepest(rows: Sequence[Row]) -> int:

@@ -1,0 +1,66 @@
+"""What a sampler's builder returns: a frozen value that carries a state over the intervals of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from scoresde.denoiser import AnyDenoiser
+from scoresde.noise import Noise
+
+
+class Interval(NamedTuple):
+    """The end of one interval of the grid: its number, its times, the state and x̂_0 there, the calls so far."""
+
+    i: int
+    t: float
+    t_next: float
+    x: Tensor
+    x0: Tensor
+    nfe: int
+
+
+Callback = Callable[[int, float, float, Tensor, Tensor, int], None]  # takes an Interval's fields, once for each
+
+
+class Solver:
+    """Base of every solver, which holds no state of a run: it can run any number of times, from any thread."""
+
+    if TYPE_CHECKING:  # a field in some, derived in others
+
+        @property
+        def times(self) -> tuple[float, ...]:
+            """The grid: the start and every interval's end."""
+            ...
+
+    @property
+    def nfe(self) -> int | None:
+        """Denoiser calls per sample; None where the error decides."""
+        raise NotImplementedError
+
+    def iterate(
+        self, denoiser: AnyDenoiser, x: Tensor, noise: Noise | None = None, *, x0: bool = True, **cond: Any
+    ) -> Iterator[Interval]:
+        """Run from the state x at the first time, stopping at the end of each interval.
+
+        Without ``x0`` the estimate is not computed and an interval's x0 is its x.
+        """
+        raise NotImplementedError
+
+    def run(
+        self,
+        denoiser: AnyDenoiser,
+        x: Tensor,
+        noise: Noise | None = None,
+        callback: Callback | None = None,
+        **how: Any,
+    ) -> tuple[Tensor, int]:
+        """All intervals: the last state and the calls made."""
+        calls = 0
+        for interval in self.iterate(denoiser, x, noise, x0=callback is not None, **how):
+            x, calls = interval.x, interval.nfe
+            if callback:
+                callback(*interval)
+        return x, calls

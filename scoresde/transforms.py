@@ -1,0 +1,110 @@
+"""Denoisers made of denoisers: what is done to x̂_0, or to the calls, whatever the network and the sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoresde.denoiser import FORMS, AnyDenoiser, Plan, mix
+from scoresde.errors import BadInput, choose
+from scoresde.schedule import like, per_sample
+from scoresde.sde import SDE
+
+
+@dataclass(frozen=True, eq=False)
+class Transformed(AnyDenoiser):
+    """A denoiser whose x̂_0 goes through ``transform``; all other forms follow from the transformed x̂_0.
+
+    Clipping and thresholding are transforms; guidance in data space will be one.
+    """
+
+    inner: AnyDenoiser
+    transform: Callable[[Tensor], Tensor]
+    sde: SDE = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sde", self.inner.sde)
+        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
+
+    def _pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        """form = skip x + scale x̂_0, with ε̂ = (x - α x̂_0)/σ."""
+        a, b = mix(form, self.sde, t)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return b / sigma, a - b * alpha / sigma
+
+    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
+        skip, scale = self._pair(choose("form", form, FORMS), like(t, x))
+        return skip * x + scale * self.transform(self.inner.predict("x0", x, t, **cond))
+
+    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
+        inner = self.inner.plan("x0", times, x, **cond)
+        skip, scale = self._pair(form, torch.tensor(list(times), dtype=torch.float64))
+
+        def learned(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
+            assert inner.learned
+            out, v = inner.learned(i, x)
+            return self.transform(torch.add(inner.skip[i] * x, out, alpha=inner.scale[i])), v
+
+        spread = learned if inner.learned else None
+        return Plan(skip.tolist(), scale.tolist(), lambda i, x: self.transform(inner(i, x)), spread)
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpointed(AnyDenoiser):
+    """A denoiser whose calls keep no activations for the backward pass, but are made again in it.
+
+    ``sample(..., grad="checkpoint")`` uses it: memory then grows by a state per step, not by a network.
+    """
+
+    inner: AnyDenoiser
+    sde: SDE = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sde", self.inner.sde)
+        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
+
+    def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
+        return _again(partial(self.inner.predict, form, **cond), x, t)
+
+    def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
+        skip, scale, net, learned = self.inner.plan(form, times, x, **cond)
+        return Plan(skip, scale, partial(_again, net), learned and partial(_again, learned))
+
+
+def _again(function: Callable[..., Any], *args: Any) -> Any:
+    from torch.utils.checkpoint import checkpoint
+
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def clip(denoiser: AnyDenoiser, low: float = -1.0, high: float = 1.0) -> Transformed:
+    """x̂_0 clipped to [low, high], as DDPM does for images. Never applied unless asked for.
+
+    >>> import torch, scoresde
+    >>> d = scoresde.Denoiser(lambda x, t: torch.zeros_like(x), scoresde.VPSDE())
+    >>> scoresde.clip(d).x0(torch.full((1, 2), 9.0), 0.01)
+    tensor([[1., 1.]])
+    """
+    if not low < high:
+        raise BadInput(f"clip: low = {low} must be below high = {high}")
+    return Transformed(denoiser, lambda x0: x0.clamp(low, high))
+
+
+def dynamic_threshold(denoiser: AnyDenoiser, quantile: float = 0.995, floor: float = 1.0) -> Transformed:
+    """x̂_0 clipped to [-s, s] and divided by s/floor, s = max(floor, quantile of |x̂_0|) per sample.
+
+    Dynamic thresholding (Saharia et al. 2022, section 2.3), for data in [-floor, floor].
+    """
+    if not 0 < quantile <= 1:
+        raise BadInput(f"dynamic_threshold: quantile = {quantile} must be in (0, 1]")
+
+    def transform(x0: Tensor) -> Tensor:
+        s = like(torch.quantile(per_sample(x0.abs()), quantile, dim=1).clamp(min=floor), x0)
+        return x0.clamp(-s, s) * (floor / s)
+
+    return Transformed(denoiser, transform)
