@@ -5,7 +5,7 @@ from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
 from .grids import GRIDS, make_grid
 from .model import Model, load_model
 from .noise import SeededNoise
-from .samplers import SAMPLERS, Result, Row, Table, encode, sample
+from .samplers import SAMPLERS, Result, Row, Table, encode, sample, trajectory
 from .schedule import NoiseSchedule
 from .sde import EDM, SDE, VESDE, VPSDE, CosineVPSDE, RectifiedFlow, SubVPSDE
 from .sdes import SDES
@@ -47,4 +47,5 @@ __all__ = [
     "load_model",
     "make_grid",
     "sample",
+    "trajectory",
 ]

@@ -1,7 +1,8 @@
 """Checkpoints: one safetensors file whose header holds the JSON; written atomically, never unpickled, checked at load.
 
-Tensor names are ``group/name``; the groups in use are ``ema``, ``raw`` (weights) and ``opt`` (optimiser state). The
-header's JSON says everything else: format, config, scaler, step, and two SHA-256: of the tensors, and of that JSON.
+Tensor names are ``group/name``; the groups in use are ``ema``, ``raw`` (weights), ``opt`` (optimiser state) and
+``data`` (mean and variance of the scaled data). The header's JSON says everything else: format, config, scaler, step,
+and two SHA-256: of the tensors, and of that JSON.
 """
 
 from __future__ import annotations

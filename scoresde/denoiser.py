@@ -68,11 +68,29 @@ def mix(form: str, sde: SDE, t: Tensor, sigma_data: float = 0.5) -> tuple[Tensor
     return rho / (sigma_data * r), -sigma_data / r
 
 
-def _checked(out: Tensor, x: Tensor) -> Tensor:
-    """A network's output in the dtype of the state x, if it has the shape of x: nothing is broadcast silently."""
-    if out.shape != x.shape:
-        raise BadInput(f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}")
+def _checked(out: Tensor, x: Tensor, learned: bool) -> Tensor:
+    """A network's output in the dtype of the state x, if it has x's shape: nothing is broadcast silently.
+
+    With a learned variance it has twice the channels.
+    """
+    if out.shape != (_doubled(x) if learned else x.shape):
+        shapes = f"the network returned shape {tuple(out.shape)} for a state of shape {tuple(x.shape)}"
+        if learned:
+            raise BadInput(f"{shapes}: with a learned variance it returns (batch, 2c, ...) for (batch, c, ...)")
+        hint = ": if half of it is a learned variance, say learned_variance=True" if out.shape == _doubled(x) else ""
+        raise BadInput(shapes + hint)
     return out if out.dtype == x.dtype else out.to(x.dtype)
+
+
+def _doubled(x: Tensor) -> tuple[int, ...] | None:
+    """The shape of x with twice the channels, of an event that has channels."""
+    return (x.shape[0], 2 * x.shape[1], *x.shape[2:]) if x.ndim > 1 else None
+
+
+def _halves(out: Tensor) -> tuple[Tensor, Tensor]:
+    """The form and v, mostly in [0, 1], from the output of a network with a learned variance."""
+    form, raw = out.chunk(2, dim=1)
+    return form, 0.5 * (raw + 1)
 
 
 def _cast(label: Tensor, dtype: torch.dtype) -> Tensor:
@@ -133,6 +151,29 @@ class AnyDenoiser:
         """The probability flow's velocity dx/dt = α' x̂_0 + σ' ε̂."""
         return self.predict("flow", x, t, **cond)
 
+    def posterior(
+        self, x: Float[Tensor, "batch *event"], s: float, t: float, **cond: Any
+    ) -> tuple[Float[Tensor, "batch *event"], Tensor]:
+        """Mean and standard deviation of p(x_s | x_t), s < t: q(x_s | x_t, x̂_0) (Ho et al. 2020, eq. 6-7).
+
+        A learned variance takes the place of q's: log var = v log β + (1-v) log β̃ per coordinate, where β̃ is q's and
+        β = β̃ (σ_t/σ_s)² (Nichol & Dhariwal 2021, eq. 15). At σ_s = 0 the mean is x̂_0, without noise.
+
+        >>> import torch, scoresde
+        >>> mean, std = scoresde.Denoiser(lambda x, t: 0 * x, scoresde.EDM(), "x0").posterior(
+        ...     torch.ones(1, 2), 1.0, 2.0
+        ... )
+        >>> mean, std
+        (tensor([[0.2500, 0.2500]]), tensor(0.8660))
+        """
+        skip, scale, net, learned = self.plan("x0", [t], x, **cond)
+        out, v = learned(0, x) if learned else (net(0, x), None)
+        mean, std = self.sde.posterior(x, torch.add(skip[0] * x, out, alpha=scale[0]), s, t)
+        log_s, log_t = self.sde.log_sigma(torch.tensor([s, t], dtype=torch.float64)).tolist()
+        if v is not None and math.isfinite(log_s):
+            std = std * (v * (log_t - log_s)).exp()
+        return mean, std
+
 
 @dataclass(frozen=True, eq=False)
 class Denoiser(AnyDenoiser):
@@ -142,6 +183,8 @@ class Denoiser(AnyDenoiser):
     its label is: one of ``TIMES`` or a callable (sde, t) -> label. Conditioning passes through untouched.
     ``dtype`` is what the network computes in; by default that of its parameters, else the state's. The state, the
     coefficients and the result stay in the caller's dtype, and labels of a half network in float32.
+    With ``learned_variance`` the network returns twice the channels of an event (c, ...): the form, then 2v - 1 of the
+    variance v log β + (1-v) log β̃ of a reverse step (Nichol & Dhariwal 2021, eq. 15), for `posterior` and "ddpm".
 
     >>> import torch, scoresde
     >>> d = scoresde.Denoiser(lambda x, t: torch.zeros_like(x), scoresde.VPSDE())
@@ -155,6 +198,7 @@ class Denoiser(AnyDenoiser):
     time: TimeLabel = "t"
     sigma_data: float = 0.5
     dtype: torch.dtype | None = None
+    learned_variance: bool = False
 
     def __post_init__(self) -> None:
         choose("prediction", self.prediction, FORMS)
@@ -192,11 +236,12 @@ class Denoiser(AnyDenoiser):
         return (a * w - b * u) / det, (b * alpha - a * sigma) / det
 
     def output(self, x: Tensor, t: Tensor, **cond: Any) -> Tensor:
-        """The network's own output at (x_t, t), t one per sample or a scalar: what training compares with a target."""
+        """The network's own form at (x_t, t), t one per sample or a scalar: what training compares with a target."""
         t = like(t, x)
         own, wide = self._dtypes(x)
         label = _cast(self.label(t), wide).reshape(-1).expand(x.shape[0])
-        return _checked(self.network((self.c_in(t) * x).to(own), label, **cond), x)
+        out = _checked(self.network((self.c_in(t) * x).to(own), label, **cond), x, self.learned_variance)
+        return out.chunk(2, dim=1)[0] if self.learned_variance else out
 
     def target(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """The training target u x_0 + w ε of the network's own form."""
@@ -228,9 +273,11 @@ class Denoiser(AnyDenoiser):
 
         def net(i: int, x: Tensor) -> Tensor:
             given = c_in[i] * x if scaled else x
-            return _checked(network(given if same else given.to(own), labels[i], **cond), x)
+            return _checked(network(given if same else given.to(own), labels[i], **cond), x, self.learned_variance)
 
-        return Plan(skip, scale, net)
+        if not self.learned_variance:
+            return Plan(skip, scale, net)
+        return Plan(skip, scale, lambda i, x: net(i, x).chunk(2, dim=1)[0], lambda i, x: _halves(net(i, x)))
 
 
 def from_callable(

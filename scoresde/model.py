@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scoresde.analytic_start import AnalyticStart
 from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
 from scoresde.config import Config, construct, parse_config
 from scoresde.data.scaler import Scaler
 from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput, choose, nearest
 from scoresde.nn import NETWORKS
+from scoresde.schedule import like
 from scoresde.sde import SDE
 from scoresde.sdes import SDES
 
@@ -33,10 +35,24 @@ class Model:
     event_shape: tuple[int, ...]
     classes: tuple[str, ...]
     info: dict[str, Any] = field(repr=False)
+    moments: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @property
     def sde(self) -> SDE:
         return self.denoiser.sde
+
+    def start(self, shift: float, y: Tensor | None = None) -> AnalyticStart:
+        """An analytic start by the mean and variance of the training data, its first call at λ = λ(t_max) + shift.
+
+        With labels ``y`` each sample starts from those of its class.
+        """
+        if self.moments is None:
+            raise BadInput(f"model {self.name!r} was saved without the mean and variance that an analytic start needs")
+        mean, variance = self.moments
+        if y is None:
+            return AnalyticStart(mean[-1], float(variance[-1]), shift)
+        y = y.cpu()
+        return AnalyticStart(mean[y], like(variance[y], mean[y]).expand_as(mean[y]), shift)
 
 
 def build(
@@ -95,8 +111,10 @@ def export_model(checkpoint: str | Path, path: str | Path) -> None:
     they are.
     """
     tensors, info = load_checkpoint(find_model(checkpoint))
-    ema = {k: v.half() if v.numel() > 1000 and v.is_floating_point() else v for k, v in group(tensors, "ema").items()}
-    save_checkpoint(path, prefixed("ema", ema), {k: v for k, v in info.items() if k not in ("format", "sha256")})
+    ema = group(tensors, "ema")
+    weights = {k: v.half() if v.numel() > 1000 and v.is_floating_point() else v for k, v in ema.items()}
+    kept = {**prefixed("ema", weights), **prefixed("data", group(tensors, "data"))}
+    save_checkpoint(path, kept, {k: v for k, v in info.items() if k not in ("format", "sha256")})
 
 
 def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.device | str = "cpu") -> Model:
@@ -112,9 +130,8 @@ def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.d
         raise BadInput(f"{str(name)!r} is a scoresde file but no model: it has no {', '.join(sorted(missing))}")
     chosen: dict[str, Tensor] = group(tensors, weights)
     if not chosen:
-        raise BadInput(
-            f"model {str(name)!r} holds no {weights!r} weights, only {sorted({k.split('/')[0] for k in tensors})}"
-        )
+        held = sorted({k.split("/")[0] for k in tensors} - {"data"})
+        raise BadInput(f"model {str(name)!r} holds no {weights!r} weights, only {held}")
     config = parse_config(info["config"], f"model {str(name)!r}")
     event_shape, classes = tuple(info["event_shape"]), tuple(info["classes"])
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn, to be replaced below
@@ -126,4 +143,6 @@ def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.d
             f"model {str(name)!r}: weights do not fit its config ({str(error).splitlines()[-1].strip()})"
         ) from None
     network.eval().requires_grad_(False)
-    return Model(str(name), denoiser, Scaler.from_json(info["scaler"]), event_shape, classes, info)
+    data = group(tensors, "data")
+    moments = (data["mean"], data["variance"]) if {"mean", "variance"} <= data.keys() else None
+    return Model(str(name), denoiser, Scaler.from_json(info["scaler"]), event_shape, classes, info, moments)

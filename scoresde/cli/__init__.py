@@ -14,6 +14,7 @@ from scoresde import __version__
 
 COMMANDS = {
     "sample": "Draw samples: a picture, the numbers, and how to draw them again.",
+    "replay": "Draw again what is in a file, and compare.",
     "train": "Train a model by a config file; continue one that was stopped.",
     "models": "The models that come with scoresde.",
     "samplers": "Every sampler: order, network calls, defaults, options, when to use it.",
@@ -104,6 +105,7 @@ def main(ctx: click.Context) -> None:
       scoresde sample --sampler ode --steps 10           pictures by the default model, in ./samples
       scoresde sample --class sneaker --num 16 --seed 7  one class only, other noise
       scoresde sample --sampler dpm++2m --nfe 20         another sampler, at most 20 network calls
+      scoresde replay samples/ode-10-seed0.png           draw a picture again, and compare
       scoresde train swiss_roll --out runs/swiss         train a small model on points in the plane
       scoresde sample --model runs/swiss --num 2000      and draw from it
 

@@ -40,7 +40,7 @@ def write_together(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
         for name, content in files.items():
             write_atomically(folder / name, content)
             written.append(folder / name)
-    except OSError:
+    except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
         raise

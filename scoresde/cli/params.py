@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ import click
 from scoresde.errors import BadInput, choose
 
 if TYPE_CHECKING:
+    from scoresde.analytic_start import AnalyticStart
     from scoresde.sde import SDE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,6 +41,21 @@ class Whole(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not
         elif number >= self.least:
             return number
         raise BadInput(f"--{_flag(param)} {value}: {_flag(param)} must be {rule}")
+
+
+class Number(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)
+    """A finite number."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        raise BadInput(f"--{_flag(param)} {value}: {_flag(param)} must be a number")
 
 
 class OneOf(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)
@@ -83,22 +100,6 @@ class Numbers(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (n
             raise BadInput(f"--{_flag(param)} {value}: cannot read {value[1:]!r}: {reason}") from None
 
 
-# Every option of every sampler. A test holds this table against the builders' signatures.
-SAMPLER_OPTIONS: dict[str, tuple[type, str]] = {
-    "eta": (float, "noise of ddim, eab2 and eab3, and of pc's ddim: 0 the probability flow, 1 the reverse SDE"),
-    "variance": (str, "ddpm, and pc's: posterior or upper"),
-    "predictor": (str, "pc: ddpm, em or ddim"),
-    "correctors": (int, "pc: Langevin steps after each step"),
-    "snr": (float, "pc: size of a corrector step"),
-    "repeats": (int, "langevin: steps at each noise level"),
-    "step": (float, "langevin: size of a step in units of the noise's variance (--steps is their number)"),
-    "method": (str, "ode: rk4, heun3, heun2, midpoint or euler; adaptive: dopri5, dopri8, bosh3, ..."),
-    "rtol": (float, "adaptive ode: relative tolerance"),
-    "atol": (float, "adaptive ode: absolute tolerance"),
-    "max_nfe": (int, "adaptive ode: give up after this many network calls"),
-}
-_TYPES: dict[type, Any] = {int: Whole(), float: float, str: str}
-_METAVARS = {int: "N", float: "X", str: "NAME"}
 _GRIDS = ("times", "sigmas", "logsnr")
 
 
@@ -114,30 +115,38 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 
 def run_options(command: F) -> F:
-    """The options that choose the run of a sampler: its intervals, their grid, and what is its own."""
+    """The options that choose the run of a sampler: its intervals and their grid. Its own: `cli/options.py`."""
     return together(
         click.option("--steps", type=Whole(), metavar="N", help="Intervals of the grid (default: the sampler's)."),
         click.option("--nfe", type=Whole(), metavar="N", help="Instead of --steps: a budget of network calls."),
-        click.option("--grid", metavar="NAME", help="t, t2, lambda, phi, karras or index (default: the sampler's)."),
+        click.option("--grid", metavar="NAME", help="t, lambda, phi, karras, karras:5, ... (default: the sampler's)."),
         click.option("--final", metavar="NAME", help="How a run ends: zero, t_min or denoise."),
         click.option("--times", type=Numbers(), metavar="LIST", help="A grid of your own, used as it is: 1,0.5,0.1,0."),
         click.option("--sigmas", type=Numbers(), metavar="LIST", help="The same as noise levels σ/α: 80,6,0.3,0."),
         click.option("--logsnr", type=Numbers(), metavar="LIST", help="The same as log α²/σ² = 2λ: -9,0,9,inf."),
-        *(
-            click.option(f"--{name.replace('_', '-')}", name, type=_TYPES[kind], metavar=_METAVARS[kind], help=text)
-            for name, (kind, text) in SAMPLER_OPTIONS.items()
+        click.option(
+            "--start",
+            type=Number(),
+            metavar="SHIFT",
+            help="First call at λ(t_max) + SHIFT, up to there by the data's mean and variance: 2 to 3 for few calls.",
         ),
     )(command)
 
 
-def read_run(sde: SDE, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `run_options` collected as (steps, nfe, grid, final) and the sampler's own options that were given."""
-    options = {name: given[name] for name in SAMPLER_OPTIONS if given[name] is not None}
+def read_run(sde: SDE, given: dict[str, Any], start: Callable[[float], AnalyticStart]) -> dict[str, Any]:
+    """What `run_options` collected, as the arguments steps, nfe, grid, final and start of `scoresde.sample`."""
     lists = [name for name in ("grid", *_GRIDS) if given[name] is not None]
     if len(lists) > 1:
         raise BadInput(f"{' and '.join(f'--{name}' for name in lists)}: give one grid")
     grid = _times(sde, lists[0], given[lists[0]]) if lists and lists[0] != "grid" else given["grid"]
-    return {"steps": given["steps"], "nfe": given["nfe"], "grid": grid, "final": given["final"]}, options
+    shift = given["start"]
+    return {
+        "steps": given["steps"],
+        "nfe": given["nfe"],
+        "grid": grid,
+        "final": given["final"],
+        "start": None if shift is None else start(shift),
+    }
 
 
 def _times(sde: SDE, kind: str, values: Sequence[float]) -> Iterable[float]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from scoresde.cli.files import json_text
+from scoresde.cli.options import SamplerCommand, flags_of, read_options, spell
 from scoresde.cli.params import json_option, read_run, run_options
 from scoresde.cli.text import align
 from scoresde.errors import BadInput, choose
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
     from scoresde.samplers import Table
 
 
-@click.command("table", short_help="The rows of a sampler.")
+@click.command("table", cls=SamplerCommand, short_help="The rows of a sampler.")
 @click.argument("sampler")
 @click.option("--sde", metavar="NAME", help="vp (default), subvp, cosine, ve, edm, flow or ddpm, with their defaults.")
 @click.option("--model", metavar="NAME|PATH", help="The SDE of a model instead.")
 @run_options
 @json_option
-def command(sampler: str, sde: str | None, model: str | None, as_json: bool, **run: Any) -> None:
+@click.pass_context
+def command(ctx: click.Context, sampler: str, sde: str | None, model: str | None, as_json: bool, **run: Any) -> None:
     """The rows of a sampler: every coefficient of a run, and how far the table is from exact.
 
     One row is one network call and one update, D the network's output in the named space and z noise:
@@ -38,19 +40,19 @@ def command(sampler: str, sde: str | None, model: str | None, as_json: bool, **r
       scoresde table dpm++2m --sigmas 80,24,6,1.5,0.3,0.05,0 --sde edm
       scoresde table pc --steps 3 --correctors 2 --json
     """  # noqa: D301 (click wants the \b)
+    from scoresde.analytic_start import AnalyticStart
     from scoresde.samplers import SAMPLERS, Table, plan_run
     from scoresde.samplers.registry import find_sampler
 
     found = find_sampler(sampler)
+    options = read_options(sampler, run.pop("own"), flags_of(ctx))
     family = find_sde(sde, model)
-    request, options = read_run(family, run)
+    request = read_run(family, run, lambda shift: AnalyticStart(0.0, 1.0, shift))  # its law is not in the rows
     table, settings = plan_run(family, found, **request, options=options)
     if not isinstance(table, Table):
-        tables = [name for name, s in SAMPLERS.items() if s.adaptive is None]
-        raise BadInput(
-            f"{sampler!r} is not a table, torchdiffeq computes its stages as it runs: choose from {', '.join(tables)}"
-        )
-    click.echo(json.dumps(as_dict(table, settings), indent=1) if as_json else as_text(table, settings))
+        tables = [name for name, s in SAMPLERS.items() if s.build and s.adaptive is None]
+        raise BadInput(f"{sampler!r} is not a table, it finds its numbers as it runs: choose from {', '.join(tables)}")
+    click.echo(json_text(as_dict(table, settings)) if as_json else as_text(table, settings))
 
 
 def find_sde(name: str | None, model: str | None) -> Any:
@@ -90,7 +92,7 @@ def as_text(table: Table, settings: dict[str, Any]) -> str:
     order = "no order claimed" if table.order is None else f"order {table.order}"
     if table.order != table.order_with_start:
         order += f" ({table.order_with_start} with its first steps)"
-    chosen = " ".join(f"--{name} {value}" for name, value in settings["options"].items())
+    chosen = spell(settings["options"])
     return "\n".join(
         (
             f"{settings['sampler']} {chosen}".rstrip() + f" in {table.space} space under {table.sde}",

@@ -1,4 +1,4 @@
-"""The probability-flow ODE through torchdiffeq, in a variable in which it is bounded.
+"""The probability-flow ODE through torchdiffeq (and scipy), in a variable in which it is bounded.
 
 With y = x / sqrt(α² + σ²) and φ = atan(σ/α) the flow dx/dt = f x - g² s/2 (Song et al. 2021, eq. 13) becomes
 
@@ -10,23 +10,31 @@ bounded at both ends and for every SDE; where α² + σ² = 1 the right side is 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoresde.denoiser import AnyDenoiser
-from scoresde.errors import BadInput, SolverFailure, choose, positive
+from scoresde.errors import BadInput, SolverFailure, choose
 from scoresde.grids import Times
 from scoresde.noise import Noise
+from scoresde.samplers.limits import Stuck, check_limits, stuck
 from scoresde.samplers.solver import Callback, Interval, Solver
+from scoresde.schedule import per_sample
 from scoresde.sde import SDE
 
-FIXED = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}  # calls per interval
-ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+RUNGE_KUTTA = {"euler": 1, "midpoint": 2, "heun2": 2, "heun3": 3, "rk4": 4}  # calls per interval
+ADAMS = {"explicit_adams": 1, "implicit_adams": 2}  # calls per interval, but 4 in each of the first two
+FIXED = {**RUNGE_KUTTA, **ADAMS}
+STEPPING = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
+SCIPY = {"scipy-rk45": "RK45", "scipy-dop853": "DOP853", "scipy-lsoda": "LSODA", "scipy-bdf": "BDF",
+         "scipy-radau": "Radau"}  # fmt: skip
+ADAPTIVE = (*STEPPING, *SCIPY)
 
 
 class _Flow:
@@ -38,6 +46,7 @@ class _Flow:
         self.denoiser, self.cond, self.max_nfe, self.rtol = denoiser, cond, max_nfe, rtol
         self.low, self.high = min(ends), max(ends)
         self.nfe, self.t, self.calling = 0, ends[0], False
+        self.step = ends[0], math.nan  # where the current step began and, where it is known, its length in t
         self.last: tuple[Tensor, Tensor, float, float] | None = None
 
     def time(self, phi: Tensor) -> float:
@@ -47,10 +56,7 @@ class _Flow:
 
     def __call__(self, phi: Tensor, y: Tensor) -> Tensor:
         if self.nfe >= self.max_nfe:
-            raise SolverFailure(
-                f"ode: {self.max_nfe} network calls reached at t = {self.t:.4g} with rtol = {self.rtol:g}:"
-                " loosen --rtol/--atol, use --dtype float64, or raise --max-nfe"
-            )
+            raise stuck(f"ode: {self.max_nfe} network calls reached at t = {self.t:.4g}", *self.step, self.rtol)
         self.nfe, self.t = self.nfe + 1, self.time(phi)
         at = self.denoiser.sde.knots([self.t])
         alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
@@ -72,7 +78,7 @@ class _Flow:
 
 def _per_sample_rms(error: Tensor) -> Tensor:
     """The largest rms over the samples: each sample meets the tolerance, though all share one step size."""
-    return error.flatten(1).square().mean(1).sqrt().max()
+    return per_sample(error).square().mean(1).sqrt().max()
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,9 @@ class FlowODE(Solver):
     x = x̂_0: NFE(rk4, n) = 4 (n - 1) + 1. An adaptive method goes from times[0] to times[-1] (above 0) and keeps each
     sample's local error within atol + rtol |y|, for all samples with one step size: samples agree with runs alone to
     about ten times the tolerance. Times may rise (fixed-step or adaptive): that encodes.
+
+    An adaptive run that makes ``max_nfe`` calls, or whose step falls below the state's precision, raises
+    `SolverFailure`, or with ``on_limit`` "return" ends where it is: its last interval then has no length.
     """
 
     sde: SDE
@@ -91,42 +100,59 @@ class FlowODE(Solver):
     rtol: float = 1e-5
     atol: float = 1e-5
     max_nfe: int = 2000
+    on_limit: str = "raise"
 
     def __post_init__(self) -> None:
         choose("ode method", self.method, (*FIXED, *ADAPTIVE))
-        for name in ("rtol", "atol"):
-            if not 0 < getattr(self, name) < 1:
-                raise BadInput(f"{name} = {getattr(self, name)!r} must be in (0, 1)")
-        positive("max_nfe", self.max_nfe)
+        check_limits(self.rtol, self.atol, self.max_nfe, self.on_limit)
+        if self.method in ADAPTIVE and not (len(self._knots) == 2 and self.times[0]):
+            raise BadInput(f"{self.method}: an adaptive run goes from t_max to a time above 0, and may end with 0")
+        if self.method in ADAMS:
+            at = self.sde.knots(self._knots)
+            steps = np.diff(np.arctan2(at.sigma, at.alpha))
+            if len(steps) and np.ptp(steps) > 1e-6 * abs(steps[0]):
+                raise BadInput(f"{self.method} needs equal steps in φ: grid 'phi'")
+
+    @property
+    def _knots(self) -> Times:
+        """The times above 0, over which the flow is integrated."""
+        return self.times[:-1] if self.times[-1] == 0 else self.times
+
+    @property
+    def _end(self) -> float:
+        return self._knots[-1]
 
     @property
     def nfe(self) -> int | None:
         """Calls per sample of a fixed-step run; None where the error decides."""
         if self.method in ADAPTIVE:
             return None
-        intervals, jump = len(self.times) - 1, self.times[-1] == 0
-        return FIXED[self.method] * (intervals - jump) + jump
+        intervals, jump, each = len(self._knots) - 1, self.times[-1] == 0, FIXED[self.method]
+        return each * intervals + jump + ((4 - each) * min(2, intervals) if self.method in ADAMS else 0)
 
     def iterate(
         self, denoiser: AnyDenoiser, x: Tensor, noise: Noise | None = None, *, x0: bool = True, **cond: Any
     ) -> Iterator[Interval]:
-        """Integrate interval by interval; an adaptive run makes its own, known at its end (without ``x0``: one)."""
-        return self._iterate(denoiser, x, x0, None, cond)
+        """Integrate interval by interval; an adaptive run makes its own, known at its end, and so does Adams'."""
+        return self._iterate(denoiser, x, True, None, cond)
 
     def _iterate(
-        self, denoiser: AnyDenoiser, x: Tensor, each: bool, live: Callback | None, cond: dict[str, Any]
+        self, denoiser: AnyDenoiser, x: Tensor, keep: bool, live: Callback | None, cond: dict[str, Any]
     ) -> Iterator[Interval]:
-        ends = self.times[0], self.times[-2] if self.times[-1] == 0 else self.times[-1]
+        if self.method in SCIPY and x.requires_grad and torch.is_grad_enabled():
+            raise BadInput(f"{self.method} carries no gradient: use another method, or torch.no_grad()")
+        ends = self.times[0], self._end
         denoiser.plan("v", ends, x, **cond)  # refuses, before the first call, what has no v there
         flow = _Flow(denoiser, ends, self.rtol, self.max_nfe if self.method in ADAPTIVE else 10**9, cond)
-        done = 0
-        for interval in self._adaptive(flow, x, each, live) if self.nfe is None else self._fixed(flow, x):
-            x, done = interval.x, done + 1
+        done, t = 0, ends[0]
+        whole = self.method not in RUNGE_KUTTA and len(self._knots) > 1
+        for interval in self._whole(flow, _Watch(self, flow, x, keep, live)) if whole else self._each(flow, x):
+            x, done, t = interval.x, interval.i + 1, interval.t_next
             yield interval
-        if self.times[-1] == 0:
-            x = flow.denoiser.predict("x0", x, ends[1], **cond)
-            last = Interval(done, ends[1], 0.0, x, x, flow.nfe + 1)
-            if live and self.nfe is None:
+        if self.times[-1] == 0 and t == ends[1]:
+            x = flow.denoiser.predict("x0", x, t, **cond)
+            last = Interval(done, t, 0.0, x, x, flow.nfe + 1)
+            if live:
                 live(*last)
             yield last
 
@@ -138,78 +164,149 @@ class FlowODE(Solver):
         callback: Callback | None = None,
         **cond: Any,
     ) -> tuple[Tensor, int]:
-        """All intervals: the last state and the calls made. An adaptive run calls back while it goes."""
-        if self.nfe is not None:
+        """All intervals: the last state and the calls made. What is one call of a library calls back while it runs."""
+        if self.method in RUNGE_KUTTA:
             return super().run(denoiser, x, noise, callback, **cond)
-        *_, last = self._iterate(denoiser, x, callback is not None, callback, cond)
+        *_, last = self._iterate(denoiser, x, False, callback, cond)
         return last.x, last.nfe
 
-    def _phi(self, t: float, x: Tensor) -> Tensor:
-        return self.sde.phi(torch.tensor(t, dtype=torch.float64)).to(x.dtype).to(x.device)
+    def _phi(self, times: Times, x: Tensor) -> Tensor:
+        return self.sde.phi(torch.tensor(times, dtype=torch.float64)).to(x.dtype).to(x.device)
 
-    def _solve(self, f: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: float, t_next: float, **how: Any) -> Tensor:
+    def _solve(self, f: _Flow | _Watch, x: Tensor, t: float, t_next: float, **how: Any) -> Tensor:
         """The state at t_next from the state x at t, by torchdiffeq."""
         from torchdiffeq import odeint  # here, since it loads a third of a second of scipy
 
-        phi = torch.stack([self._phi(t, x), self._phi(t_next, x)])
-        y = odeint(f, x / self.sde.prior_std(t), phi, method=self.method, **how)
+        y = odeint(f, x / self.sde.prior_std(t), self._phi((t, t_next), x), **how)
         assert isinstance(y, Tensor)
         return self.sde.prior_std(t_next) * y[-1]
 
-    def _fixed(self, flow: _Flow, x: Tensor) -> Iterator[Interval]:
-        times = self.times[:-1] if self.times[-1] == 0 else self.times
-        for i, (t, t_next) in enumerate(pairwise(times)):
-            x = self._solve(flow, x, t, t_next, options={"grid_constructor": lambda f, y, phi: phi})
+    def _each(self, flow: _Flow, x: Tensor) -> Iterator[Interval]:
+        """A one-step method, interval by interval."""
+        options = {"grid_constructor": lambda f, y, phi: phi}  # pyright: ignore[reportUnknownVariableType]
+        for i, (t, t_next) in enumerate(pairwise(self._knots)):
+            x = self._solve(flow, x, t, t_next, method=self.method, options=options)
             yield Interval(i, t, t_next, x, flow.x0(), flow.nfe)
 
-    def _adaptive(self, flow: _Flow, x: Tensor, each: bool, live: Callback | None) -> Iterator[Interval]:
-        start, end = self.times[0], self.times[-2] if self.times[-1] == 0 else self.times[-1]
-        accepted = _Accepted(self, flow, start, live)
-        options = {"norm": _per_sample_rms, "step_t": self._phi(end, x)[None]}
+    def _whole(self, flow: _Flow, watch: _Watch) -> Iterator[Interval]:
+        """All intervals in one call of a library, which tells of each step."""
         try:
-            driver = accepted if each else flow
-            x = self._solve(driver, x, start, end, rtol=self.rtol, atol=self.atol, options=options)
+            if self.method in SCIPY:
+                _scipy(self, flow, watch)
+            else:
+                how = self._how(watch.x)
+                x = self._solve(watch, watch.x, self.times[0], self._end, method=self.method, **how)
+                watch.add(self._end, x)
+        except Stuck:
+            if self.on_limit == "raise":
+                raise
+            watch.add(watch.t, watch.x)
         except AssertionError as error:  # torchdiffeq's own way to give up
             if flow.calling:  # the network's, then, not ours to explain
                 raise
-            raise SolverFailure(
-                f"ode: {self.method} gave up at t = {flow.t:.4g} with rtol = {self.rtol:g} ({str(error)[:60]}):"
-                " loosen --rtol/--atol, use --dtype float64, or a fixed number of --steps"
-            ) from None
-        accepted.add(end, x)
-        yield from accepted.intervals
+            why = f"ode: {self.method} gave up at t = {flow.t:.4g}, {str(error)[:60]}"
+            raise stuck(why, *flow.step, self.rtol) from None
+        yield from watch.intervals
+
+    def _how(self, x: Tensor) -> dict[str, Any]:
+        """The arguments of torchdiffeq for all intervals in one call."""
+        if self.method in STEPPING:  # in the state's precision the clock too, as not every device has float64
+            options = {"norm": _per_sample_rms, "step_t": self._phi((self._end,), x), "dtype": x.dtype}
+            return {"rtol": self.rtol, "atol": self.atol, "options": options}
+        grid = self._phi(self._knots, x)  # and a tolerance that the first correction always meets
+        options = {"grid_constructor": lambda f, y, phi: grid, "max_order": 5}
+        return {"rtol": 1e30, "atol": 1e30, "options": options}
 
 
-class _Accepted:
-    """Keeps torchdiffeq's accepted steps, which it reports with the state before them, as intervals."""
+def _scipy(solver: FlowODE, flow: _Flow, watch: _Watch) -> None:
+    """Step through the run with one of scipy's solvers, on the host in float64."""
+    from scipy import integrate
 
-    def __init__(self, solver: FlowODE, flow: _Flow, start: float, live: Callback | None) -> None:
-        self.solver, self.flow, self.begin, self.live, self.first = solver, flow, start, live, True
+    x, begin = watch.x, solver.times[0]
+    y = (x / solver.sde.prior_std(begin)).detach().cpu().double()
+    at = solver.sde.knots((begin, solver.times[1]))
+    phi = np.arctan2(at.sigma, at.alpha)
+
+    def state(y: np.ndarray) -> Tensor:
+        return torch.from_numpy(y).reshape(x.shape).to(x.dtype).to(x.device)
+
+    def slope(phi: float, y: np.ndarray) -> np.ndarray:
+        v = flow(torch.tensor(phi, dtype=torch.float64), state(y))
+        return v.detach().cpu().double().numpy().reshape(-1)
+
+    make = getattr(integrate, SCIPY[solver.method])
+    run = make(slope, phi[0], y.numpy().reshape(-1), phi[1], rtol=solver.rtol, atol=solver.atol)
+    while run.status == "running":
+        message = run.step()
+        t = solver.times[1] if run.status == "finished" else flow.time(torch.tensor(run.t))
+        flow.step = watch.t, abs(t - watch.t)
+        if run.status == "failed":
+            raise stuck(f"ode: {solver.method} gave up, {str(message).rstrip('.')}", *flow.step, solver.rtol)
+        watch.add(t, solver.sde.prior_std(t) * state(run.y))
+
+
+class _Watch:
+    """The flow as torchdiffeq's solvers see it; told of each step that they begin, with the state before it.
+
+    A new state is the end of an interval; without ``keep`` only the last one is kept. A step that the clock cannot
+    resolve is the end of the run.
+    """
+
+    def __init__(self, solver: FlowODE, flow: _Flow, x: Tensor, keep: bool, live: Callback | None) -> None:
+        self.solver, self.flow, self.keep, self.live = solver, flow, keep, live
+        self.t, self.x, self.phi = solver.times[0], x, math.nan
+        self.knots = iter(solver.times) if solver.method in ADAMS else None
+        self.direction = 1.0 if solver.times[1] > solver.times[0] else -1.0
+        self.shortest = 0.0 if self.knots else 4 * math.pi * torch.finfo(x.dtype).eps
         self.intervals: list[Interval] = []
 
     def __call__(self, phi: Tensor, y: Tensor) -> Tensor:
         return self.flow(phi, y)
 
-    def callback_accept_step(self, phi: Tensor, y: Tensor, step: Tensor) -> None:
-        if not self.first:
-            t = self.flow.time(phi)
+    def callback_step(self, phi: Tensor, y: Tensor, step: Tensor) -> None:
+        h, before, self.phi = float(step.detach()), self.phi, float(phi.detach())
+        t = next(self.knots) if self.knots else self.flow.time(phi)
+        if self.phi != before and not math.isnan(before):
             self.add(t, self.solver.sde.prior_std(t) * y)
-        self.first = False
+        self.flow.step = self.t, abs(self.flow.time(phi + self.direction * h) - self.t)
+        if not h > self.shortest:
+            raise stuck(f"ode: the step is too small for {y.dtype}", *self.flow.step, self.solver.rtol)
 
     def add(self, t: float, x: Tensor) -> None:
-        self.intervals.append(Interval(len(self.intervals), self.begin, t, x, self.flow.x0(), self.flow.nfe))
-        self.begin = t
+        """The run has come to the state x at t."""
+        i = self.intervals[-1].i + 1 if self.intervals else 0
+        self.intervals = self.intervals if self.keep else []
+        self.intervals.append(Interval(i, self.t, t, x, self.flow.x0(), self.flow.nfe))
+        self.t, self.x = t, x
         if self.live:
             self.live(*self.intervals[-1])
 
 
 def ode(sde: SDE, times: Times, *, method: str = "rk4") -> FlowODE:
-    """The probability-flow ODE with a fixed-step method, one of `FIXED`, over the intervals of ``times``."""
+    """The probability-flow ODE with a fixed-step method, one of `FIXED`, over the intervals of ``times``.
+
+    Adams' methods need equal steps in φ; both start with two steps of rk4. explicit_adams is Adams-Bashforth of order 4
+    (measured 3.9): of order 11, torchdiffeq's default, it is unstable. implicit_adams predicts with it and corrects
+    once with Adams-Moulton of order 5 (measured 5.0); torchdiffeq alone would repeat the correction until a tolerance
+    is met, here the calls are fixed: NFE(n) = n + 6 and 2n + 4 for n ≥ 2.
+    """
     return FlowODE(sde, times, choose("fixed-step ode method", method, FIXED))
 
 
 def ode_adaptive(
-    sde: SDE, times: Times, *, method: str = "dopri5", rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 2000
+    sde: SDE,
+    times: Times,
+    *,
+    method: str = "dopri5",
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_nfe: int = 2000,
+    on_limit: str = "raise",
 ) -> FlowODE:
-    """The probability-flow ODE with an adaptive method between the ends of ``times``; the error decides the steps."""
-    return FlowODE(sde, times, choose("adaptive ode method", method, ADAPTIVE), rtol, atol, max_nfe)
+    """The probability-flow ODE with an adaptive method between the ends of ``times``; the error decides the steps.
+
+    The scipy methods are scipy's own: they control the rms error over the whole batch, not each sample's; state and
+    output pass through the host at every call, and no gradient flows. bdf, radau and lsoda make dense Jacobians, of a
+    call for each number in the batch: for small problems.
+    """
+    return FlowODE(sde, times, choose("adaptive ode method", method, ADAPTIVE), rtol, atol, max_nfe, on_limit)

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,39 +126,44 @@ class Table(Solver):
     def defect(self) -> float:
         """How far the table is from exact on a point mass: data that are one known x_0.
 
-        Starting from α_T x_0 + σ_T z, every interval must end at α_t x_0 + σ_t z in law. The coefficients of x_0 and of
-        all noises are propagated through the rows; returned is the largest error of either, relative to the scale
-        sqrt(α_t² + σ_t²) of the state.
+        A run that starts from α_s x_0 + σ_s z must end every interval at α_t x_0 + σ_t z' in law. The coefficients of
+        x_0, z and the noises are propagated through the rows; returned is the largest error of either part, relative to
+        the scale sqrt(α_t² + σ_t²) of the state. In exact tables each interval starts anew, from its ideal state.
         """
         at = self.sde.knots([row.t for row in self.rows])
         end = self.sde.knots([row.t_next for row in self.rows])
-        state = np.zeros(2 + len(self.rows))  # coefficients of x_0, the start's noise, and each row's noise
-        state[:2] = at.alpha[0], at.sigma[0]
-        ideal = np.zeros_like(state)  # the output on a point mass, for tables that start with a history
-        ideal[0 if self.space == "x0" else 1] = 1.0
-        calls = [ideal] * (0 if self.space == "v" else _deepest(self.rows))
-        worst = 0.0
-        for i, row in enumerate(self.rows):
-            alpha, sigma = at.alpha[i], at.sigma[i]
+        ends = [i for i, row in enumerate(self.rows) if row.ends]
+        width = 2 + (max(b - a for a, b in pairwise([-1, *ends])) if self.exact else len(self.rows))
+        if any(j > i - begin for begin, i, row in self._by_interval() for j, w in enumerate(row.c) if w):
+            return math.inf  # noise of an earlier interval: not independent of the state
+        data = np.eye(width)[0]
+        depth = _deepest(self.rows)
+        # The outputs on a point mass before the first row, for tables that start with a history.
+        calls = [] if self.space == "v" else [data if self.space == "x0" else np.eye(width)[1]] * depth
+        state, worst = at.alpha[0] * data + at.sigma[0] * np.eye(width)[1], 0.0
+        for begin, i, row in self._by_interval():
             if row.calls:
-                data = np.zeros_like(state)
-                data[0] = 1.0
-                if self.space == "x0":
-                    output = data
-                else:
-                    eps = (state - alpha * data) / sigma
-                    output = eps if self.space == "eps" else alpha * eps - sigma * data
-                calls.insert(0, output)
+                eps = (state - at.alpha[i] * data) / at.sigma[i]
+                output = {"x0": data, "eps": eps, "v": at.alpha[i] * eps - at.sigma[i] * data}[self.space]
+                calls = [output, *calls[: depth - 1]]
             state = row.a * state
             for weight, output in zip(row.b, calls, strict=False):
                 state = state + weight * output
             for j, weight in enumerate(row.c):
-                state[2 + i - j] += weight
+                state[2 + i - j - begin] += weight
             if row.ends:
-                scale = np.hypot(end.alpha[i], end.sigma[i])
-                spread = float(np.linalg.norm(state[1:]))
+                scale, spread = np.hypot(end.alpha[i], end.sigma[i]), np.linalg.norm(state[1:])
                 worst = max(worst, abs(state[0] - end.alpha[i]) / scale, abs(spread - end.sigma[i]) / scale)
+                if self.exact:
+                    state = end.alpha[i] * data + end.sigma[i] * np.eye(width)[1]
         return float(worst)
+
+    def _by_interval(self) -> Iterator[tuple[int, int, Row]]:
+        """Every row with its number, and that of the first row whose noise counts: its interval's, or the run's."""
+        begin = 0
+        for i, row in enumerate(self.rows):
+            yield begin, i, row
+            begin = i + 1 if row.ends and self.exact else begin
 
     @cached_property
     def _steps(self) -> list[_Step]:

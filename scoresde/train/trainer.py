@@ -20,6 +20,7 @@ from scoresde.data import Dataset, Scaler, load
 from scoresde.errors import BadInput, OutputError, TrainingStopped
 from scoresde.losses import denoising_loss, sample_times
 from scoresde.model import build, export_model
+from scoresde.schedule import like, per_sample
 from scoresde.train.ema import EMA
 
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
@@ -155,8 +156,28 @@ class Run:
             **prefixed("ema", self.ema.weights),
             **prefixed("raw", dict(self.network.state_dict())),
             **prefixed("opt", state),
+            **prefixed("data", self.moments()),
         }
         save_checkpoint(path, tensors, {"step": self.step, "skipped": self.skipped, **self.describe()})
+
+    def moments(self) -> dict[str, Tensor]:
+        """What an analytic start needs of the scaled data: the mean (classes + 1, event) and mean variance
+        (classes + 1) of each class and, last, of all."""
+        classes, n = len(self.data.classes), len(self.data)
+        labels = self.data.labels if self.data.labels is not None and classes else torch.zeros(n, dtype=torch.long)
+        total = torch.zeros((max(1, classes), *self.data.event_shape), dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for rows in torch.arange(n).split(4096):
+            x = self.scaler.encode(self.data.x[rows]).double()
+            total.index_add_(0, labels[rows], x)
+            squares.index_add_(0, labels[rows], x.square())
+        number = torch.bincount(labels, minlength=max(1, classes)).double()
+        if classes:
+            total, squares = torch.cat([total, total.sum(0)[None]]), torch.cat([squares, squares.sum(0)[None]])
+            number = torch.cat([number, number.sum()[None]])
+        number = like(number.clamp(min=1), total)
+        mean = total / number
+        return {"mean": mean.float(), "variance": per_sample(squares / number - mean.square()).mean(1).float()}
 
     def describe(self) -> dict[str, Any]:
         """What a model file must say beside its tensors."""

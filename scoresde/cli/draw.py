@@ -1,0 +1,225 @@
+"""From a request to files: what `sample` and `replay` share."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import click
+
+from scoresde.cli.files import free_name, json_text, name_files, plain, render
+from scoresde.cli.output import output_folder, write_together
+from scoresde.cli.progress import sampling_bar
+from scoresde.cli.text import duration
+from scoresde.errors import BadInput, SolverFailure, choose
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scoresde.cli.save import Trajectory
+    from scoresde.denoiser import AnyDenoiser
+    from scoresde.model import Model
+    from scoresde.samplers import Result
+
+NUM = 64
+AT_ONCE = 2**18  # numbers in the states of one batch, unless --batch-size says otherwise
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be drawn, as asked for on the command line or read from a record.
+
+    ``how`` holds the arguments steps, nfe, grid, final, start and the sampler's own options of `scoresde.sample`.
+    """
+
+    model: str
+    sampler: str
+    how: dict[str, Any] = field(default_factory=dict)
+    weights: str = "ema"
+    num: int | None = None
+    seed: int = 0
+    first: int = 0
+    class_: str | None = None
+    clip_x0: tuple[float, float] | None = None
+    noise: str = "cpu"
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch_size: int | None = None
+    save_every: int | None = None
+
+
+class Drawn(NamedTuple):
+    """The files of a run and its record."""
+
+    paths: list[Path]
+    record: dict[str, Any]
+
+
+class Run:
+    """A request with every fault found, before a folder is made or the network is called."""
+
+    def __init__(self, request: Request, model: Model) -> None:
+        import torch
+
+        from scoresde.samplers.plan import prepare
+
+        self.request, self.model = request, model
+        self.labels = choose_labels(model, request.class_, request.num, request.first)
+        self.size = len(self.labels) if self.labels is not None else request.num or NUM
+        self.batch = request.batch_size or max(1, AT_ONCE // prod(model.event_shape))
+        self.denoiser = _denoiser(request, model)
+        how = dict(request.how)
+        if (start := how.get("start")) and self.labels is not None:  # each sample from the mean of its class
+            how["start"] = model.start(start.shift, self.labels)
+        self.arguments: dict[str, Any] = {
+            "shape": (self.size, *model.event_shape),
+            "sampler": request.sampler,
+            "seed": request.seed,
+            "first": request.first,
+            "noise": request.noise,
+            "dtype": getattr(torch, request.dtype),
+            "device": request.device,
+            "cond": {} if self.labels is None else {"y": self.labels.to(request.device)},
+            **how,
+        }
+        job = prepare(self.denoiser, **self.arguments)
+        self.times, self.adaptive = job.solver.times, bool(job.settings["adaptive"])
+
+    def draw(self, out: Path, command: str, name: str | None = None) -> Drawn:
+        """Draw, and write all files or none; ``name`` is what they are called, by default after the request."""
+        import torch
+
+        from scoresde.samplers import sample
+
+        intervals = None if self.adaptive else len(self.times) - 1
+        bar = sampling_bar(self.request.sampler, intervals, -(-self.size // self.batch))
+        with output_folder(out), self._trajectory(out) as states:
+            start = time.perf_counter()
+            with bar as moves:
+                callback = _both(moves, states.add if states else None)
+                result = sample(self.denoiser, **self.arguments, batch_size=self.batch, callback=callback)
+                finite = bool(torch.isfinite(result.x).all())  # also waits for the device, so that the time is true
+            seconds = time.perf_counter() - start
+            if not finite:
+                raise SolverFailure(f"{self.request.sampler}: the samples are not finite; nothing was written")
+            files = render(self.model, result, self.labels, self.request.class_ is None)
+            if states:
+                states.complete()
+                files["-trajectory.png"] = self._picture(states)
+            record = self._record(result, states, command, seconds)
+            name = free_name(out, name or name_files(self.request.model, self.request.class_, result.settings), record)
+            files[".json"] = (json_text(record) + "\n").encode()
+            with states.placed(out / f"{name}-trajectory.npy") if states else nullcontext([]) as placed:
+                written = write_together(out, {f"{name}{end}": content for end, content in files.items()})
+        return Drawn([*written, *placed], record)
+
+    @contextmanager
+    def _trajectory(self, out: Path) -> Generator[Trajectory | None]:
+        """Where the states go that are to be saved, if any."""
+        from scoresde.cli.save import AdaptiveTrajectory, Trajectory, partial_file
+
+        every, decode = self.request.save_every, self.model.scaler.decode
+        if every is None:
+            yield None
+            return
+        with partial_file(out) as file:
+            if self.adaptive:
+                yield AdaptiveTrajectory(file, every, decode, self.size)
+            else:
+                yield Trajectory(file, every, decode, self.size, self.times)
+
+    def _picture(self, states: Trajectory) -> bytes:
+        from scoresde.cli.save import picture_of
+
+        labels = self.labels.numpy() if self.labels is not None and self.request.class_ is None else None
+        return picture_of(Path(states.file.name), states.times, self.model, labels)
+
+    def _record(self, result: Result, states: Trajectory | None, command: str, seconds: float) -> dict[str, Any]:
+        """All that is needed to draw the samples again."""
+        request, info = self.request, self.model.info
+        return plain(
+            {
+                "command": command,
+                "model": request.model,
+                "weights": request.weights,
+                "sha256": info["sha256"],
+                "step": info.get("step"),
+                "settings": dict(result.settings),
+                "class": request.class_ or ("in turn" if self.model.classes else None),
+                "classes": self.model.classes,
+                "clip_x0": request.clip_x0,
+                "num": self.size,
+                "batch_size": self.batch,
+                "times": result.times,
+                "save_every": request.save_every,
+                "saved_times": states.times if states else None,
+                "nfe": result.nfe,
+                "network_evals": result.network_evals,
+                "seconds": round(seconds, 3),
+            }
+        )
+
+
+def report(drawn: Drawn) -> None:
+    """Say what was written and what it cost."""
+    for path in drawn.paths:
+        click.echo(str(path))
+    record, settings = drawn.record, drawn.record["settings"]
+    calls, evals = record["nfe"], record["network_evals"]
+    steps = "adaptive" if settings["adaptive"] else f"{settings['steps']} steps"
+    click.echo(
+        f"{record['num']} samples of {record['model']} ({record['weights']} weights) by {settings['sampler']}, {steps}:"
+        f" {calls} network calls per sample{f' ({evals} network evaluations)' if evals != calls else ''},"
+        f" {duration(record['seconds'])}"
+    )
+
+
+def _denoiser(request: Request, model: Model) -> AnyDenoiser:
+    import torch
+
+    from scoresde import transforms
+
+    if request.dtype == "float64":
+        cast(torch.nn.Module, model.denoiser.network).double()
+    return transforms.clip(model.denoiser, *request.clip_x0) if request.clip_x0 else model.denoiser
+
+
+def _both(*callbacks: Callable[..., None] | None) -> Callable[..., None] | None:
+    """One callback that calls all that are there; None if there is none."""
+    there = [callback for callback in callbacks if callback]
+
+    def callback(*interval: Any) -> None:
+        for each in there:
+            each(*interval)
+
+    return callback if there else None
+
+
+def choose_labels(model: Model, wanted: str | None, num: int | None, first: int) -> Tensor | None:
+    """The class of each sample: class k mod classes for sample k, or the one that is wanted; None: no class."""
+    import torch
+
+    classes = len(model.classes)
+    if wanted is None and classes:
+        size = num or max(classes, NUM - NUM % classes)
+        return (first + torch.arange(size)) % classes
+    if wanted is None or (wanted == "none" and classes):
+        return None
+    if not classes:
+        raise BadInput(f"--class {wanted}: model {model.name!r} has no classes")
+    by_name = {name.casefold(): k for k, name in enumerate(model.classes)}
+    if wanted.casefold() in by_name:
+        k = by_name[wanted.casefold()]
+    elif re.fullmatch(r"[+-]?\d+", wanted):
+        k = int(wanted)
+        if not 0 <= k < classes:
+            raise BadInput(f"--class {wanted}: classes are numbered 0 to {classes - 1}")
+    else:
+        k = model.classes.index(choose("--class", wanted, [*model.classes, "none"]))
+    return torch.full((num or NUM,), k)

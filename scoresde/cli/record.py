@@ -1,0 +1,110 @@
+"""Records: what `sample` wrote about a run, read back and checked, as the request that draws it again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from scoresde.cli.draw import Request
+from scoresde.cli.options import option_kinds, read_value, spell_flag
+from scoresde.errors import BadInput
+from scoresde.model import Model
+from scoresde.samplers import Sampler
+
+TRAJECTORY = "-trajectory"
+
+
+class Settings(BaseModel):
+    """The part of a record that the library wrote."""
+
+    model_config = ConfigDict(strict=True)
+
+    sampler: str
+    adaptive: bool
+    steps: int | None = None
+    grid: str | None = None
+    final: str | None = None
+    start: float = 0.0
+    options: dict[str, Any]
+    seed: int
+    noise: str
+    first: int
+    dtype: Literal["float32", "float64"]
+    device: Literal["cpu", "cuda"]
+    revision: int
+    scoresde: str = "?"
+    torch: str = "?"
+    numpy: str = "?"
+
+
+class Record(BaseModel):
+    """What decides the samples of a run."""
+
+    model_config = ConfigDict(strict=True)
+
+    model: str
+    weights: str
+    sha256: str
+    settings: Settings
+    class_: str | None = Field(alias="class")
+    clip_x0: list[float] | None = Field(min_length=2, max_length=2)
+    num: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    times: list[float]
+    save_every: int | None = Field(None, ge=1)
+
+    def request(self, model: Model, sampler: Sampler, device: str) -> Request:
+        """The same run, by this model and sampler."""
+        settings = self.settings
+        how: dict[str, Any] = {"final": settings.final}
+        if not settings.adaptive and settings.grid == "given":
+            how = {"grid": self.times}
+        elif not settings.adaptive:
+            start = model.start(settings.start) if settings.start else None
+            how = {"steps": settings.steps, "grid": settings.grid, "final": settings.final, "start": start}
+        kinds = option_kinds(sampler)
+        for name, value in settings.options.items():  # as words stand the numbers that JSON does not know
+            word = isinstance(value, str) and name in kinds
+            how[name] = read_value(spell_flag(name), value, kinds[name]) if word else value
+        return Request(
+            model=model.name,
+            sampler=settings.sampler,
+            how=how,
+            weights=self.weights,
+            num=self.num,
+            seed=settings.seed,
+            first=settings.first,
+            class_=None if self.class_ == "in turn" else self.class_,
+            clip_x0=(self.clip_x0[0], self.clip_x0[1]) if self.clip_x0 else None,
+            noise=settings.noise,
+            device=device,
+            dtype=settings.dtype,
+            batch_size=self.batch_size,
+            save_every=self.save_every,
+        )
+
+
+def find_record(path: Path) -> Path:
+    """The record of any of a run's files, which stands beside it."""
+    if not path.is_file():
+        raise BadInput(f"{str(path)!r}: no such file")
+    stems = (path.stem, path.stem.removesuffix(TRAJECTORY))
+    for stem in stems:
+        if (record := path.with_name(f"{stem}.json")).is_file():
+            return record
+    raise BadInput(f"{str(path)!r}: its record {stems[-1]}.json is not beside it")
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file; one that is damaged or of something else is refused in one line."""
+    try:
+        return Record.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise BadInput(f"{str(path)!r} is no whole record of a run: {place or 'it'}: {fault['msg']}") from None
+    except ValueError:  # no JSON, or no text
+        raise BadInput(f"{str(path)!r} is no whole record of a run: not JSON") from None

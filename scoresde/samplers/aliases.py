@@ -1,0 +1,97 @@
+"""What other toolkits call our samplers. Update rule, grid and ending are separate here; their names often fix several.
+
+A row without a grid or a final leaves them open, as the other toolkit does: it takes the noise levels from its caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Alias(NamedTuple):
+    """``name`` in ``toolkit``, where the ``note`` holds, is ``sampler`` with these options, grid and final."""
+
+    toolkit: str
+    name: str
+    sampler: str
+    options: Mapping[str, Any] = {}
+    grid: str | None = None
+    final: str | None = None
+    note: str = ""
+
+    @property
+    def words(self) -> str:
+        """In the words of the command line.
+
+        >>> Alias("k-diffusion", "sample_euler_ancestral", "ddim", {"eta": 1.0}, final="zero").words
+        'ddim --eta 1 --final zero'
+        """
+        given = {**self.options, "grid": self.grid, "final": self.final}
+        flags = (f"--{name.replace('_', '-')} {_word(value)}" for name, value in given.items() if value is not None)
+        return " ".join((self.sampler, *flags))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+_TRAILING = "timestep_spacing='trailing', clip_sample=False, and n divides the 1000 steps of training"
+ALIASES: tuple[Alias, ...] = (
+    Alias("k-diffusion", "sample_euler", "ddim", {}, "karras", "zero", "s_churn=0"),
+    Alias("k-diffusion", "sample_euler_ancestral", "ddim", {"eta": 1.0}, "karras", "zero"),
+    Alias("k-diffusion", "sample_heun", "edm", {}, "karras", "zero"),
+    Alias("k-diffusion", "sample_dpm_2", "dpm2s", {}, "karras", "zero"),
+    Alias("k-diffusion", "sample_dpm_2_ancestral", "dpm2a", {}, "karras", "zero"),
+    Alias("k-diffusion", "sample_dpmpp_2s_ancestral", "dpm++2sa", {}, "karras", "zero"),
+    Alias("k-diffusion", "sample_dpmpp_sde", "dpm++sde", {}, "karras", "zero", "its noise: --noise brownian"),
+    Alias("k-diffusion", "sample_dpmpp_2m", "dpm++2m", {}, "karras", "zero"),
+    Alias("k-diffusion", "sample_dpmpp_2m_sde", "dpm++2m-sde", {}, "karras", "zero"),
+    Alias("k-diffusion", "sample_dpmpp_3m_sde", "dpm++3m-sde", {}, "karras", "zero"),
+    Alias("k-diffusion", "sample_lms", "lms", {}, "karras", "t_min", "where it ends at sigma_min"),
+    Alias("diffusers", "DDIMScheduler", "ddim", {}, "index", "zero", _TRAILING),
+    Alias("diffusers", "DDPMScheduler", "ddpm", {}, "index", "zero", _TRAILING),
+    Alias("diffusers", "DPMSolverMultistepScheduler", "dpm++2m", {}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias("diffusers", "EulerDiscreteScheduler", "ddim", {}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias("diffusers", "EulerAncestralDiscreteScheduler", "ddim", {"eta": 1.0}, None, "zero"),
+    Alias("diffusers", "HeunDiscreteScheduler", "edm", {}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias("diffusers", "KDPM2DiscreteScheduler", "dpm2s", {}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias("diffusers", "KDPM2AncestralDiscreteScheduler", "dpm2a", {}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias("diffusers", "UniPCMultistepScheduler", "unipc", {"order": 2}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias("diffusers", "PNDMScheduler", "plms", {}, "leading:1", "t_min", "skip_prk_steps=True, steps_offset=1"),
+    Alias("diffusers", "IPNDMScheduler", "ipndm", {"order": 4}, None, "t_min"),
+    Alias("diffusers", "SASolverScheduler", "sa-solver"),
+    Alias("A1111", "Heun", "edm", {}, None, "zero"),
+    Alias("A1111", "DPM2", "dpm2s", {}, None, "zero"),
+    Alias("A1111", "DPM2 a", "dpm2a", {}, None, "zero"),
+    Alias("A1111", "DPM++ 2S a", "dpm++2sa", {}, None, "zero"),
+    Alias("A1111", "DPM++ SDE", "dpm++sde", {}, None, "zero"),
+    Alias("A1111", "DPM++ 2M SDE", "dpm++2m-sde", {}, None, "zero"),
+    Alias("A1111", "DPM++ 3M SDE", "dpm++3m-sde", {}, None, "zero"),
+    Alias("A1111", "LMS", "lms", {}, None, "t_min", "it extrapolates into the data, where ours is the estimate"),
+    Alias("A1111", "PLMS", "plms", {}, None, "t_min"),
+    Alias("A1111", "UniPC", "unipc"),
+    Alias("A1111", "DPM++ 2M Karras", "dpm++2m", {}, "karras", "zero"),
+    Alias("A1111", "Euler", "ddim", {}, None, "zero"),
+    Alias("A1111", "Euler a", "ddim", {"eta": 1.0}, None, "zero"),
+    Alias("A1111", "DDIM", "ddim"),
+)
+
+
+def of_sampler(name: str) -> list[Alias]:
+    """The rows of one of our samplers."""
+    return [alias for alias in ALIASES if alias.sampler == name]
+
+
+def in_our_words(name: str) -> str | None:
+    """What another toolkit's name means here, if it is one: whatever its case.
+
+    >>> in_our_words("euler A")
+    "'Euler a' of A1111 is, in scoresde's words: ddim --eta 1 --final zero"
+    """
+    for alias in ALIASES:
+        if alias.name.casefold() == name.casefold():
+            return f"{alias.name!r} of {alias.toolkit} is, in scoresde's words: {alias.words}"
+    return None

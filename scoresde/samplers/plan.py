@@ -1,0 +1,220 @@
+"""From a request to a run: the solver of a sampler's name and grid, and the states and noise it starts from.
+
+Every fault of a request is found here, before any network call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoresde import __version__
+from scoresde.analytic_start import AnalyticStart
+from scoresde.denoiser import AnyDenoiser
+from scoresde.errors import BadInput, choose, positive
+from scoresde.grids import Numbers, Times, make_grid
+from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
+from scoresde.samplers.auto import BUDGET, choose_for
+from scoresde.samplers.registry import Sampler, find_sampler
+from scoresde.samplers.solver import Solver
+from scoresde.samplers.table import Table
+from scoresde.sde import SDE
+from scoresde.transforms import Checkpointed
+
+
+def plan_run(
+    sde: SDE,
+    sampler: Sampler,
+    steps: int | None = None,
+    nfe: int | None = None,
+    grid: str | Numbers | None = None,
+    final: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    start: AnalyticStart | None = None,
+) -> tuple[Solver, dict[str, Any]]:
+    """The solver of a request, every fault found before any network call, and its settings with defaults filled in."""
+    options = dict(options or {})
+    if steps is not None and nfe is not None:
+        raise BadInput(f"steps = {steps} and nfe = {nfe}: give one, the grid intervals or the budget of network calls")
+    for name, value in {"steps": steps, "nfe": nfe}.items():
+        if value is not None:
+            positive(name, value)
+    asked = steps is not None or nfe is not None or grid is not None
+    adaptive = sampler.adaptive is not None and sampler.steps is None and not asked
+    if asked and not sampler.build:
+        raise BadInput(f"sampler {sampler.name!r} chooses its own steps by rtol and atol: give no steps, nfe or grid")
+    sampler.check_options(options, adaptive)
+    filled = {**sampler.options(adaptive), **options}
+    if adaptive:
+        if start:
+            raise BadInput(
+                f"an analytic start needs a grid: give {sampler.name!r} a number of steps, or another sampler"
+            )
+        final = choose("final of an adaptive run", final or "t_min", ("t_min", "denoise"))
+        times = (sde.t_max, sde.t_min) if final == "t_min" else (sde.t_max, sde.t_min, 0.0)
+        assert sampler.adaptive
+        solver = sampler.adaptive(sde, times, **filled)
+        return solver, {"sampler": sampler.name, "adaptive": True, "final": final, "options": filled}
+    given = grid is not None and not isinstance(grid, str)
+    if given and (steps or nfe or final or start):
+        raise BadInput("a list of times is used verbatim: give no steps, nfe, final or start with it")
+    first = start.time(sde) if start else None
+    chain = sde.default_grid if sampler.adaptive is None else None  # rk4 calls between knots wherever they are
+    grid = grid if grid is not None else (chain or sampler.grid)
+    final = final or sampler.final
+    if nfe is not None:
+        steps = _intervals(nfe, sampler, lambda n: make_grid(str(grid), sde, n, final, first), sde, filled)
+    solver = sampler.build(sde, make_grid(grid, sde, steps or sampler.steps, final, first), **filled)
+    name = {"grid": "given"} if given else {"grid": grid, "final": final, "start": start.shift if start else 0.0}
+    return solver, {
+        "sampler": sampler.name,
+        "adaptive": False,
+        "steps": len(solver.times) - 1,
+        **name,
+        "options": filled,
+    }
+
+
+def _intervals(nfe: int, sampler: Sampler, grid: Callable[[int], Times], sde: SDE, options: dict[str, Any]) -> int:
+    """The most intervals whose calls stay within a budget: calls grow with intervals, so by bisection."""
+
+    def calls(n: int) -> int:
+        return sampler.build(sde, grid(n), **options).nfe or 0
+
+    if calls(1) > nfe:
+        raise BadInput(f"nfe = {nfe} is below the {calls(1)} calls of one step of {sampler.name!r}")
+    low, high = 1, nfe + 1  # low fits, high does not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if calls(middle) <= nfe else (low, middle)
+    return low
+
+
+def _brownian(seed: int, indices: Sequence[int], solver: Solver) -> Noise:
+    from scoresde.brownian import brownian
+
+    if not isinstance(solver, Table):
+        raise BadInput("noise 'brownian' needs a sampler with fixed steps")
+    return brownian(seed, indices, solver)
+
+
+# Where noise comes from, for the samples of these indices; "device" is one stream for all of a run.
+SOURCES: dict[str, Callable[[int, Sequence[int], Solver], Noise]] = {
+    "cpu": lambda seed, indices, solver: SeededNoise(seed, indices),
+    "brownian": _brownian,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A request with every fault found and every default filled in: what a solver needs to run its batches."""
+
+    denoiser: AnyDenoiser
+    solver: Solver
+    settings: dict[str, Any]
+    shape: tuple[int, ...]
+    x: Tensor | None
+    noise: str | Noise
+    start: AnalyticStart | None
+    dtype: torch.dtype
+    device: torch.device | str
+    cond: dict[str, Any]
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
+        """State at the first time, source of noise and conditioning, for ``size`` samples at a time."""
+        seed, first, sde = self.settings["seed"], self.settings["first"], self.denoiser.sde
+        fast = DeviceNoise(seed, torch.device(self.device)) if self.noise == "device" else None
+        for begin in range(0, self.shape[0], size):
+            rows = slice(begin, min(begin + size, self.shape[0]))
+            indices = range(first + rows.start, first + rows.stop)
+            if isinstance(self.noise, str):
+                source: Noise = fast or SOURCES[self.noise](seed, indices, self.solver)
+            else:
+                source = self.noise
+            t = sde.t_max if self.start else self.solver.times[0]
+            if self.x is None:
+                blank = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype, device=self.device)
+                state = source(START, 0, blank) * sde.prior_std(t)
+            else:
+                state = self.x[rows].to(dtype=self.dtype, device=self.device)
+            if self.start:
+                state = self.start.rows(rows, len(self.shape)).state(sde, state)
+            yield state, source, _rows(self.cond, rows, self.shape[0])
+
+
+def prepare(
+    denoiser: AnyDenoiser,
+    shape: Sequence[int],
+    sampler: str = "ode",
+    steps: int | None = None,
+    *,
+    nfe: int | None = None,
+    seed: int = 0,
+    grid: str | Numbers | None = None,
+    final: str | None = None,
+    start: AnalyticStart | None = None,
+    x: Tensor | None = None,
+    noise: str | Noise = "cpu",
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    first: int = 0,
+    cond: Mapping[str, Any] | None = None,
+    grad: bool | str = False,
+    **options: Any,
+) -> Job:
+    """The job of a request to `sample`, whose arguments these are."""
+    check_denoiser(denoiser)
+    shape = tuple(shape)
+    if not shape or shape[0] < 1 or not all(isinstance(size, int) for size in shape):
+        raise BadInput(f"shape = {shape}: the first entry is the number of samples, at least 1")
+    if x is not None and tuple(x.shape) != shape:
+        raise BadInput(f"x has shape {tuple(x.shape)}, the samples asked for {shape}")
+    dtype = dtype or (torch.float32 if x is None else x.dtype)
+    device = device or ("cpu" if x is None else x.device)
+    if sampler == "auto":
+        if options:
+            raise BadInput(f"sampler 'auto' sets its own options: give no {next(iter(options))!r}, or name the sampler")
+        nfe = BUDGET if steps is None and nfe is None else nfe
+        choice = choose_for(nfe or steps or 1)
+        sampler, options = choice.sampler, dict(choice.options)
+        grid = grid if grid is not None else (denoiser.sde.default_grid or choice.grid)
+    found = find_sampler(sampler)
+    solver, settings = plan_run(denoiser.sde, found, steps, nfe, grid, final, options, start)
+    if not isinstance(first, int) or first < 0:
+        raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
+    if isinstance(noise, str):
+        choose("noise", noise, (*SOURCES, "device"))
+    if not isinstance(grad, bool) and choose("grad", grad, ("checkpoint",)):
+        denoiser = Checkpointed(denoiser)
+    settings = {
+        **settings,
+        "seed": seed if isinstance(noise, str) else None,
+        "noise": noise if isinstance(noise, str) else "given",
+        "first": first,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": str(device),
+        "revision": found.revision,
+        "scoresde": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+    return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, dict(cond or {}))
+
+
+def _rows(cond: dict[str, Any], rows: slice, n: int) -> dict[str, Any]:
+    """The rows of every conditioning tensor that has one per sample; everything else untouched."""
+    return {k: v[rows] if isinstance(v, Tensor) and v.ndim and len(v) == n else v for k, v in cond.items()}
+
+
+def check_denoiser(denoiser: Any) -> None:
+    """Refuse a bare network with a hint."""
+    if not isinstance(denoiser, AnyDenoiser):
+        raise TypeError(
+            f"sample needs a denoiser, got {type(denoiser).__name__}:"
+            " wrap the network, scoresde.Denoiser(network, sde, prediction)"
+        )
