@@ -534,7 +534,7 @@ def test_every_method_of_torchdiffeq_meets_its_tolerance(method: str) -> None:
     assert steps[0].t == sde.t_max and steps[-1].t_next == 0 and all(a.t_next == b.t for a, b in pairwise(steps))
     assert len(steps) > 5
     live: list[tuple] = []
-    out, calls = run.run(denoiser, x, None, lambda *step: live.append(step))  # told while it goes, and keeps no states
+    out, _ = run.run(denoiser, x, None, lambda *step: live.append(step))  # told while it goes, and keeps no states
     assert [s[:3] + s[5:] for s in live] == [s[:3] + s[5:] for s in steps] and torch.equal(out, steps[-1].x)
     assert (steps[-2].x - reference("edm")[:4]).abs().max() < 100 * tol
 

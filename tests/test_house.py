@@ -22,6 +22,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "scoresde"
 CORE = (
     "errors",
+    "analytic_start",
+    "respace",
+    "brownian",
     "schedule",
     "sde",
     "ddpm",
@@ -278,7 +281,7 @@ def test_the_readme_has_two_complete_set_up_commands() -> None:
         assert "\n" not in command and command.count("pip install") == 1 and "-c constraints.txt" in command
         assert command.startswith("python3 -m venv ") and " && " in command
     assert setups[0].endswith(" && scoresde sample --sampler ode --steps 10")
-    assert "'.[test]'" in setups[1] and re.search(r"pytest$", setups[1])
+    assert "'.[test]'" in setups[1] and re.search(r"pytest( -n 2)?$", setups[1])
     assert (ROOT / "constraints.txt").is_file()
     marked = re.findall(r"^<!-- test-command -->\n+```bash\n(.*?)^```", README, re.S | re.M)
     assert [block.strip() for block in marked] == [setups[1]] and README.count("<!-- test-command -->") == 1

@@ -55,7 +55,7 @@ def plan_run(
             raise BadInput(
                 f"an analytic start needs a grid: give {sampler.name!r} a number of steps, or another sampler"
             )
-        final = choose("final of an adaptive run", final or "t_min", ("t_min", "denoise"))
+        final = choose("final of an adaptive run", final or sampler.final, ("t_min", "denoise"))
         times = (sde.t_max, sde.t_min) if final == "t_min" else (sde.t_max, sde.t_min, 0.0)
         assert sampler.adaptive
         solver = sampler.adaptive(sde, times, **filled)

@@ -136,7 +136,7 @@ _ALL = (
     Sampler("dpm-adaptive", OWN_STEPS, 3, False, "by tolerance", "DPM-Solver-23, steps for each sample", None,
             "lambda", "t_min", adaptive=dpm_adaptive, encode=dpm_adaptive),
     Sampler("sde-adaptive", OWN_STEPS, None, True, "by tolerance", "the reverse SDE, steps for each sample", None,
-            "phi", "t_min", adaptive=sde_adaptive),
+            "t", "denoise", adaptive=sde_adaptive),
     # The reverse SDE
     Sampler("ddpm", ddpm, 1, True, "n", "hundreds of calls: the founding chain, forgives network error", 1000),
     Sampler("em", em, 1, True, "n", "hundreds of calls: the plain reverse SDE, for study", 1000),
