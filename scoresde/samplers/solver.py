@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,9 +59,12 @@ class Solver:
         **how: Any,
     ) -> tuple[Tensor, int]:
         """All intervals: the last state and the calls made."""
+        intervals = self.iterate(denoiser, x, noise, x0=callback is not None, **how)
+        if callback is None:
+            last = deque(intervals, maxlen=1)[0]  # without a Python loop of its own
+            return last.x, last.nfe
         calls = 0
-        for interval in self.iterate(denoiser, x, noise, x0=callback is not None, **how):
+        for interval in intervals:
             x, calls = interval.x, interval.nfe
-            if callback:
-                callback(*interval)
+            callback(*interval)
         return x, calls
