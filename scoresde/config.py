@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from scoresde.errors import BadInput, nearest
 
@@ -25,8 +25,26 @@ class Data(_Strict):
     options: dict[str, Any] = {}
 
 
+# What may differ between the parts of one run: it changes neither the weights nor what the log says of them.
+RUNTIME = {
+    "micro_batch",
+    "workers",
+    "compile",
+    "checkpoint_every",
+    "keep",
+    "log_every",
+    "sample_every",
+    "trackers",
+    "report",
+}
+
+
 class Train(_Strict):
-    """How to train: everything that decides the weights, beside the data and the network."""
+    """How to train: everything that decides the weights, beside the data and the network; then what does not.
+
+    ``init`` is a model to start from, by path or shipped name. ``ema`` is one average or several, each a decay or
+    "half_life:STEPS" or "power:WIDTH"; ``snapshots`` keeps them every so many steps, to make others of afterwards.
+    """
 
     steps: int = Field(10_000, ge=1)
     batch_size: int = Field(128, ge=1)
@@ -35,17 +53,35 @@ class Train(_Strict):
     decay: Literal["none", "cosine"] = "cosine"
     weight_decay: float = Field(0.0, ge=0)
     clip: float = Field(1.0, gt=0)
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: float | str | list[float | str] = 0.999
+    snapshots: int = Field(0, ge=0)
+    init: str | None = None
     objective: Literal["denoising", "hybrid", "vlb", "sliced"] = "denoising"
     weighting: str = "simple"
     times: dict[str, Any] = {"name": "uniform"}
     uncertainty: bool = False
     label_dropout: float = Field(0.1, ge=0, le=1)
     flip: bool = False
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
     seed: int = Field(0, ge=0)
+    micro_batch: int | None = Field(None, ge=1)
+    workers: int = Field(0, ge=0)
+    compile: bool = False
     checkpoint_every: int = Field(500, ge=1)
+    keep: int = Field(2, ge=1)
     log_every: int = Field(50, ge=1)
+    sample_every: int = Field(0, ge=0)
+    report: bool = True
+    trackers: list[str] = []
+
+    @field_validator("ema", mode="after")
+    @classmethod
+    def _decay_below_one(cls, value: Any) -> Any:
+        """Numbers are decays; names are read when the averages are made."""
+        for each in value if isinstance(value, list) else [value]:  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(each, float) and not 0 <= each < 1:
+                raise ValueError("a decay must be at least 0 and below 1")
+        return value
 
     @model_validator(mode="before")
     @classmethod

@@ -118,15 +118,34 @@ def export_model(checkpoint: str | Path, path: str | Path) -> None:
     save_checkpoint(path, kept, {k: v for k, v in info.items() if k not in ("format", "sha256")})
 
 
+def load_weights(name: str | Path, network: nn.Module, weights: str = "ema") -> dict[str, Tensor]:
+    """The weights of a model, to start training a network of the same make from."""
+    tensors, _ = load_checkpoint(find_model(name, weights))
+    found = {key: value.float() for key, value in group(tensors, weights).items()}
+    own = {key: value.shape for key, value in network.state_dict().items()}
+    for key in (*own, *found):
+        if own.get(key) != (found[key].shape if key in found else None):
+            shape = tuple(found[key].shape) if key in found else "missing"
+            raise BadInput(
+                f"train.init = {str(name)!r} is of another network: {key} is {shape} there,"
+                f" {tuple(own[key]) if key in own else 'missing'} here"
+            )
+    return found
+
+
 def load_model(name: str | Path = DEFAULT, weights: str = "ema", device: torch.device | str = "cpu") -> Model:
-    """Load a shipped model by name or a checkpoint by path; ``weights`` is "ema" or "raw".
+    """Load a shipped model by name or a checkpoint by path.
+
+    ``weights`` is "ema", the average that the run names first, "raw", or another average that the file holds.
 
     >>> import scoresde
     >>> scoresde.load_model("datasaurus").event_shape
     (2,)
     """
-    choose("weights", weights, ("ema", "raw"))
     tensors, info = load_checkpoint(find_model(name, weights))
+    averages = info.get("averages", [])
+    weights = choose("weights", weights, ("ema", "raw", *averages))
+    weights = "ema" if averages[:1] == [weights] else weights
     if missing := {"config", "event_shape", "classes", "scaler"} - info.keys():
         raise BadInput(f"{str(name)!r} is a scoresde file but no model: it has no {', '.join(sorted(missing))}")
     chosen: dict[str, Tensor] = group(tensors, weights)

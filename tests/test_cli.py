@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ from scoresde.cli import train as train_command
 from scoresde.config import parse_config
 from scoresde.data import Dataset
 from scoresde.errors import OutputError
-from scoresde.train import objective, train, trainer
+from scoresde.train import objective, train
+from scoresde.train.run import Run
 
 CLASSES = ("T-shirt/top", "bag", "ankle boot")
 
@@ -67,7 +69,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(parse_config(points_config()), tmp_path_factory.mktemp("points") / "moons").parent
 
 
-def image_run(broken: bool = False) -> trainer.Run:
+def image_run(broken: bool = False) -> Run:
     config = parse_config(
         {
             "data": {"name": "squares", "scaler": "image"},
@@ -79,7 +81,7 @@ def image_run(broken: bool = False) -> trainer.Run:
     )
     labels = torch.arange(12) % 3
     x = (labels * 100)[:, None, None, None].expand(12, 1, 8, 8).to(torch.uint8).contiguous()
-    run = trainer.Run(config, Dataset(x, labels, CLASSES, name="squares"))
+    run = Run(config, Dataset(x, labels, CLASSES, name="squares"))
     for _ in range(3):
         run.advance()
     if broken:
@@ -598,15 +600,15 @@ def test_train_warns_of_odd_scales(here: Path):
 def test_interrupted_training_goes_on_exactly(monkeypatch: pytest.MonkeyPatch):
     write_config(train={"steps": 6, "batch_size": 16, "warmup": 1})
     works("train", "run.yaml", "--out", "whole")
-    advance = trainer.Run.advance
+    advance = Run.advance
 
-    def interrupted(self: trainer.Run) -> dict[str, float]:
-        if self.step == 4:
-            raise KeyboardInterrupt
+    def interrupted(self: Run) -> dict[str, float]:
+        if self.step == 3:
+            signal.raise_signal(signal.SIGTERM)
         return advance(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Run, "advance", interrupted)
+        patch.setattr(Run, "advance", interrupted)
         result = run("train", "run.yaml", "--out", "parts")
     assert result.exit_code == 130 and "Traceback" not in result.output
     assert "stopped after step 4" in result.stderr

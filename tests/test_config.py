@@ -17,7 +17,7 @@ from scoresde.data.public import PUBLIC
 from scoresde.model import build
 from scoresde.nn import NETWORKS
 from scoresde.sdes import SDES
-from scoresde.train.trainer import Run
+from scoresde.train.run import Run
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SMALL = {"data": {"name": "moons"}, "network": {"name": "mlp"}}
@@ -105,7 +105,10 @@ def test_an_unknown_key_names_the_nearest(place: tuple[str, ...], model: type) -
         *(({"clip": v}, f"train.clip = {v!r}: ") for v in (0, -1, float("nan"))),
         *(({"ema": v}, f"train.ema = {v!r}: ") for v in (-0.1, 1, 2, float("nan"))),
         *(({"label_dropout": v}, f"train.label_dropout = {v!r}: ") for v in (-0.1, 1.1)),
-        *(({"precision": v}, f"train.precision = {v!r}: input should be 'float32' or 'bf16'") for v in ("fp16", 16)),
+        *(
+            ({"precision": v}, f"train.precision = {v!r}: input should be 'auto', 'float32' or 'bf16'")
+            for v in ("fp16", 16)
+        ),
         *(({"seed": v}, f"train.seed = {v!r}: ") for v in (-1, 0.5)),
         *(({"checkpoint_every": v}, f"train.checkpoint_every = {v!r}: ") for v in (0, -5)),
         *(({key: "maybe"}, f"train.{key} = 'maybe': ") for key in ("flip", "uncertainty")),

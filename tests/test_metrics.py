@@ -376,7 +376,7 @@ def test_the_card_script_merges_parts_and_drops_figures_of_other_weights(
 ) -> None:
     from scoresde.config import Config
     from scoresde.data import load
-    from scoresde.train.trainer import Run
+    from scoresde.train.run import Run
 
     network = {"name": "unet", "channels": 16, "multipliers": [1, 1], "blocks": 1, "attention": []}
     data = {"name": "fashion_mnist", "scaler": "image"}

@@ -24,8 +24,11 @@ from scoresde.data import Dataset, Scaler, load
 from scoresde.denoiser import FORMS
 from scoresde.losses import WEIGHTINGS
 from scoresde.sdes import SDES
-from scoresde.train import objective, train, trainer
-from scoresde.train.trainer import CHECKPOINT, MODEL, Run, batch_rows, learning_rate
+from scoresde.train import objective, train
+from scoresde.train import run as run_module
+from scoresde.train.draws import batch_rows
+from scoresde.train.keep import CHECKPOINT, MODEL
+from scoresde.train.run import Run, learning_rate
 
 MLP = {"name": "mlp", "width": 32, "depth": 1, "features": 16}
 UNET = {"name": "unet", "channels": 6, "multipliers": [1], "blocks": 1, "attention": [], "heads": 1, "dropout": 0.3}
@@ -34,7 +37,7 @@ UNET = {"name": "unet", "channels": 6, "multipliers": [1], "blocks": 1, "attenti
 def configured(network: dict | None = None, data: dict | None = None, **options: object) -> Config:
     """A small config: keys of `Config` and of its section ``train`` mixed."""
     top = {key: options.pop(key) for key in ("sde", "prediction", "learned_variance", "time") if key in options}
-    options = {"steps": 20, "batch_size": 16, "warmup": 3, "ema": 0.9, **options}
+    options = {"steps": 20, "batch_size": 16, "warmup": 3, "ema": 0.9, "report": False, **options}
     data = {"name": "moons", "options": {"n": 64}, **(data or {})}
     return parse_config(
         {"data": data, "network": network or MLP, "time": "t", "prediction": "v", **top, "train": options}
@@ -58,7 +61,7 @@ def state(run: Run) -> dict[str, Tensor]:
         **{f"raw/{k}": v.detach().clone() for k, v in run.network.state_dict().items()},
         **{f"ema/{k}": v.clone() for k, v in run.ema.weights.items()},
         **{f"opt/{i}/{k}": v.clone() for i, entry in optimiser.items() for k, v in entry.items()},
-        **{f"data/{k}": v for k, v in run.moments().items()},
+        **{f"data/{k}": v for k, v in run.moments.items()},
         **{f"objective/{k}": v.clone() for k, v in run.objective.state().items()},
     }
 
@@ -207,8 +210,8 @@ def test_every_objective_falls(kind: str) -> None:
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(6))
         run.network.eval()
         with torch.no_grad():
-            losses = run.objective(x0, t, noise, torch.Generator().manual_seed(7), cond)
-            return float((weight * run.objective.weigh(losses, t)).mean())
+            probe = torch.randn(x0.shape, generator=torch.Generator().manual_seed(7))
+            return float((weight * run.objective(x0, t, noise, probe, cond)[1]).mean())
 
     before = loss()
     for _ in range(100):
@@ -292,7 +295,7 @@ config = parse_config({
     "data": {"name": "moons", "options": {"n": 64}},
     "network": {"name": "mlp", "width": 16, "depth": 1, "features": 8},
     "time": "t",
-    "train": {"steps": 60, "batch_size": 16, "checkpoint_every": 10},
+    "train": {"steps": 60, "batch_size": 16, "checkpoint_every": 10, "report": False},
 })
 train(config, folder / "whole")
 
@@ -361,8 +364,8 @@ def test_ctrl_c_never_leaves_half_a_step(place: str, tmp_path: Path, monkeypatch
         else:
             owner, name = {
                 "optimiser": (torch.optim.AdamW, "step"),
-                "average": (trainer.EMA, "update"),
-                "save": (trainer, "save_checkpoint"),
+                "average": (run_module.EMA, "update"),
+                "save": (run_module, "save_checkpoint"),
             }[place]
             patch.setattr(owner, name, interrupted(getattr(owner, name)))
         train(config, tmp_path / "parts", report=report)
@@ -502,7 +505,7 @@ def test_ten_steps_in_a_row_stop_the_run(kind: str, tmp_path: Path, monkeypatch:
     config = configured(steps=40, checkpoint_every=1000)
     not_finite(monkeypatch, lambda step: step >= 12, kind, runs := [])
     with pytest.raises(
-        TrainingStopped, match=r"step 22: ten steps in a row not finite \((t = .*)?gradient norm"
+        TrainingStopped, match=r"step 22: ten steps in a row not finite \((at t = .*)?gradient norm"
     ) as caught:
         train(config, tmp_path / "run")
     assert caught.value.exit_code == 4 and "\n" not in str(caught.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ def on_terminal() -> bool:
 
 @contextmanager
 def _bar(label: str, total: float, *columns: str) -> Generator[Callable[..., None]]:
-    """A bar that ends with the columns; yields update(advance=..., **fields)."""
+    """A bar that ends with the columns; yields update(advance=..., **fields), whose ``line`` is printed above it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -32,7 +32,13 @@ def _bar(label: str, total: float, *columns: str) -> Generator[Callable[..., Non
     )
     with shown:
         task = shown.add_task(label, total=total, text="")
-        yield lambda **fields: shown.update(task, **fields)
+
+        def update(line: str = "", **fields: Any) -> None:
+            if line:
+                shown.console.print(line, highlight=False, markup=False)
+            shown.update(task, **fields)
+
+        yield update
 
 
 @contextmanager
@@ -62,9 +68,10 @@ class TrainingMeter:
         self.begin: tuple[int, float] | None = None  # the first step that was seen, and when
         self.sums: dict[str, float] = {}
         self.count = 0
+        self.tell: Callable[[str], None] = lambda line: click.echo(line, err=True)  # a line of its own
 
     @contextmanager
-    def watch(self) -> Generator[Callable[[int, dict[str, float]], None]]:
+    def watch(self) -> Generator[Callable[[int, Mapping[str, float]], None]]:
         """Yields the report function for `scoresde.train.train`."""
         if not on_terminal():
             yield self._plain
@@ -72,8 +79,9 @@ class TrainingMeter:
         with _bar(
             "training", float(self.total), "{task.completed:.0f}/{task.total:.0f}", "{task.fields[text]}"
         ) as update:
+            self.tell = lambda line: update(line=line)
 
-            def report(step: int, figures: dict[str, float]) -> None:
+            def report(step: int, figures: Mapping[str, float]) -> None:
                 self._add(step, figures)
                 update(completed=step, text=self._text())
                 if self.count >= 2 * PLAIN_EVERY:  # forget slowly: means over the last one or two hundred steps
@@ -81,7 +89,7 @@ class TrainingMeter:
 
             yield report
 
-    def _plain(self, step: int, figures: dict[str, float]) -> None:
+    def _plain(self, step: int, figures: Mapping[str, float]) -> None:
         self._add(step, figures)
         if step % PLAIN_EVERY == 0 or step == self.total:
             first, since = self.begin or (step, 0.0)
@@ -89,7 +97,7 @@ class TrainingMeter:
             click.echo(f"step {step}/{self.total}  {self._text()}  {duration(left)} left", err=True)
             self.sums, self.count = {}, 0
 
-    def _add(self, step: int, figures: dict[str, float]) -> None:
+    def _add(self, step: int, figures: Mapping[str, float]) -> None:
         self.begin = self.begin or (step, time.perf_counter())
         self.step, self.count = step, self.count + 1
         for name, value in figures.items():

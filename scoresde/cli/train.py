@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,53 +24,66 @@ if TYPE_CHECKING:
 @click.command("train", short_help="Train a model by a config file.")
 @click.argument("config")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for the checkpoint.")
-@click.option("--resume", is_flag=True, help="Continue the checkpoint in DIR exactly where it stopped.")
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[auto|FILE]",
+    help="Continue exactly where the newest whole checkpoint in DIR, or FILE, stopped.",
+)
 @click.option("--steps", type=Whole(), metavar="N", help="Another number of steps than the config's.")
 @device_option
 @click.pass_context
-def command(ctx: click.Context, config: str, out: Path, resume: bool, steps: int | None, device: str) -> None:
+def command(ctx: click.Context, config: str, out: Path, resume: str | None, steps: int | None, device: str) -> None:
     """Train by CONFIG, a YAML file or the name of a config that comes with scoresde.
 
     Prints what the data look like before and after scaling, then loss, gradient norm, speed and time left. A
-    checkpoint is written every few hundred steps and when you press Ctrl-C; --resume continues it exactly.
+    checkpoint is written every few hundred steps, on Ctrl-C and on SIGTERM; --resume continues it exactly.
     Ten steps in a row that are not finite end the run with exit code 4 and the last checkpoint intact.
+    At the end report.html in DIR shows the losses, samples and settings.
 
     \b
     Examples:
       scoresde train swiss_roll --out runs/swiss          a config that comes with scoresde
       scoresde train my.yaml --out runs/mine --device cuda
       scoresde train my.yaml --out runs/mine --resume     go on where it stopped
+      accelerate launch -m scoresde train my.yaml --out runs/mine --device cuda       on all GPUs
       scoresde train fashion_mnist --out runs/try --steps 200
     """  # noqa: D301 (click wants the \b)
     from scoresde.config import load_config
     from scoresde.data import load
     from scoresde.train import train
-    from scoresde.train.trainer import CHECKPOINT
+    from scoresde.train.keep import CHECKPOINT
+    from scoresde.train.report import REPORT
 
     settings = load_config(find_config(config))
     if steps:
         settings = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": steps})})
     device, path = find_device(device), out / CHECKPOINT
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that were launched together, the one that tells
+    tell = click.echo if first else lambda line: None
     with output_folder(out):
-        if resume and not path.exists():
-            click.echo(f"{out} holds no checkpoint yet: starting at step 0")
+        if resume == "auto" and not any(out.glob("checkpoint*.safetensors")):
+            tell(f"{out} holds no checkpoint yet: starting at step 0")
         data = None
         if resume or not path.exists():  # else the trainer refuses
             data = load(settings.data.name, settings.data.split, **settings.data.options)
-            click.echo(data_summary(settings, data))
+            tell(data_summary(settings, data))
         meter = TrainingMeter(settings.train.steps)
         try:
             with meter.watch() as report:
-                model = train(settings, out, resume, device, report, data)
+                model = train(settings, out, resume or False, device, report, data, meter.tell)
         except KeyboardInterrupt:
-            if meter.step and path.exists():
-                again = [arg for arg in ctx.obj if arg != "--resume"]
+            if meter.step and path.exists() and first:
+                again = [arg for arg in ctx.obj if arg not in ("--resume", resume)]
                 click.echo(f"stopped after step {meter.step}, saved in {path}; to continue:", err=True)
                 click.echo(f"  {shlex.join(['scoresde', *again, '--resume'])}", err=True)
             raise
-    click.echo(f"model: {model} (averaged weights, step {settings.train.steps})")
-    click.echo(f"checkpoint: {path} (all weights and the optimiser's state)")
-    click.echo(f"to draw from it: {shlex.join(['scoresde', 'sample', '--model', str(out), '--steps', '10'])}")
+    tell(f"model: {model} (averaged weights, step {settings.train.steps})")
+    if settings.train.report:
+        tell(f"report: {out / REPORT} (losses, samples, settings)")
+    tell(f"checkpoint: {path} (all weights and the optimiser's state)")
+    tell(f"to draw from it: {shlex.join(['scoresde', 'sample', '--model', str(out), '--steps', '10'])}")
 
 
 def configs() -> dict[str, Path]:

@@ -27,6 +27,7 @@ class Objective(nn.Module):
         super().__init__()
         train, name = config.train, config.train.times.get("name")
         self.name, self.weighting, self.denoiser = train.objective, train.weighting, denoiser
+        self.network = denoiser.network  # whose gradients processes share with those of the rest
         find_weighting(train.weighting)
         self.times = make_times(train.times, denoiser.sde)
         self.uncertainty = Uncertainty() if train.uncertainty else None
@@ -45,9 +46,23 @@ class Objective(nn.Module):
         if train.objective == "sliced" and train.uncertainty:
             raise BadInput("train.uncertainty: the sliced loss may be negative, and has no scale to learn")
 
+    @property
+    def probes(self) -> bool:
+        """Whether the loss is of random directions too."""
+        return self.name == "sliced"
+
+    def own(self) -> list[nn.Parameter]:
+        """What is learned beside the network."""
+        return list(self.uncertainty.parameters()) if self.uncertainty else []
+
     def forward(
-        self, x0: Tensor, t: Tensor, noise: Tensor, generator: torch.Generator, cond: Mapping[str, Any]
-    ) -> Tensor:
+        self, x0: Tensor, t: Tensor, noise: Tensor, probe: Tensor | None, cond: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of every sample, and the same as it is minimised, with its learned uncertainty, (n,) each."""
+        losses = self.losses(x0, t, noise, probe, cond)
+        return losses, self.uncertainty(losses, self.denoiser.sde.lam(t)) if self.uncertainty else losses
+
+    def losses(self, x0: Tensor, t: Tensor, noise: Tensor, probe: Tensor | None, cond: Mapping[str, Any]) -> Tensor:
         """The loss of every sample, (n,)."""
         if self.name == "hybrid":
             how: dict[str, Any] = {"N": self.N, "levels": self.levels}
@@ -55,23 +70,24 @@ class Objective(nn.Module):
         if self.name == "vlb":
             return vlb_loss(self.denoiser, x0, t, noise, self.N, levels=self.levels, **cond)
         if self.name == "sliced":
-            probe = torch.randn(x0.shape, generator=generator).to(x0)
+            assert probe is not None
             return sliced_score_matching_loss(self.denoiser, x0, t, noise, probe, **cond)
         return denoising_loss(self.denoiser, x0, t, noise, self.weighting, **cond)
 
-    def weigh(self, losses: Tensor, t: Tensor) -> Tensor:
-        """The same as they are minimised, with their learned uncertainty."""
-        return self.uncertainty(losses, self.denoiser.sde.lam(t)) if self.uncertainty else losses
-
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must keep."""
-        return {**self.state_dict(), **{f"times.{key}": value for key, value in self.times.state().items()}}
+        own = self.uncertainty.state_dict(prefix="uncertainty.") if self.uncertainty else {}
+        return {**own, **{f"times.{key}": value for key, value in self.times.state().items()}}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take it back."""
-        own = "times."
-        self.times.load({key.removeprefix(own): value for key, value in state.items() if key.startswith(own)})
-        self.load_state_dict({key: value for key, value in state.items() if not key.startswith(own)})
+        self.times.load(_group(state, "times."))
+        if self.uncertainty:
+            self.uncertainty.load_state_dict(_group(state, "uncertainty."))
+
+
+def _group(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 class ByLevel:

@@ -1,0 +1,63 @@
+"""The checkpoints of a run's folder: the newest, and before it the last few, so that a damaged one costs little."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from scoresde.checkpoint import load_checkpoint
+from scoresde.errors import BadInput, OutputError
+
+CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+
+
+def older(folder: Path, back: int) -> Path:
+    """Where the checkpoint ``back`` saves before the newest is kept."""
+    return folder / (f"checkpoint-{back}.safetensors" if back else CHECKPOINT)
+
+
+def rotate(folder: Path, keep: int) -> None:
+    """Make room for a new checkpoint: each becomes one older, the newest by a second name of the same file.
+
+    There is a whole checkpoint under the newest's name at every moment.
+    """
+    if not older(folder, 0).exists():
+        return
+    try:
+        for back in range(keep - 1, 0, -1):
+            if back > 1:
+                with contextlib.suppress(FileNotFoundError):
+                    older(folder, back - 1).replace(older(folder, back))
+            else:
+                older(folder, 1).unlink(missing_ok=True)
+                os.link(older(folder, 0), older(folder, 1))
+    except OSError:  # no such links on this file system: the newest alone is kept
+        older(folder, 1).unlink(missing_ok=True)
+    for path in folder.glob("checkpoint-*.safetensors"):
+        number = path.stem.removeprefix("checkpoint-")
+        if number.isdigit() and int(number) >= keep:
+            path.unlink(missing_ok=True)
+
+
+def newest(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that can be read whole, if there is any, and a line on each newer one that cannot."""
+    faults: list[str] = []
+    paths = [path for back in range(100) if (path := older(folder, back)).exists()]
+    for path in paths:
+        try:
+            load_checkpoint(path)
+            return path, faults
+        except BadInput as error:
+            faults.append(str(error))
+    if faults:
+        raise BadInput(f"{faults[0]}; none of the {len(faults)} checkpoints in {str(folder)!r} can be read")
+    return None, []
+
+
+def make(folder: Path) -> None:
+    """The folder, with those above it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot create {str(folder)!r}: {error.strerror}") from error

@@ -1,0 +1,70 @@
+"""What the averaged weights draw, from the same noise each time, as pictures in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scoresde.checkpoint import write_atomically
+from scoresde.data import to_uint8
+from scoresde.errors import SolverFailure
+from scoresde.pictures import picture
+from scoresde.samplers import sample
+from scoresde.train.keep import make
+from scoresde.train.run import Run
+
+IMAGES, POINTS = 40, 2000
+CALLS = 20
+
+
+class Preview:
+    """Samples of a run, one picture each time it is asked: sample i of class i mod classes, from seed 0."""
+
+    def __init__(self, run: Run, out: Path) -> None:
+        self.run, self.folder = run, out / "samples"
+
+    def draw(self) -> bytes:
+        """Draw ``CALLS`` network calls a sample with the sampler measured best for that; returns the PNG.
+
+        There is none of events that are no points, series or images, nor where the network is not finite.
+        """
+        run, shape = self.run, self.run.data.event_shape
+        if not run.engine.main or len(shape) > 3:
+            return b""
+        count = POINTS if len(shape) < 2 else IMAGES
+        classes = len(run.data.classes) if getattr(run.network, "classes", 0) else 0
+        labels = torch.arange(count) % classes if classes else None
+        cond = {} if labels is None else {"y": labels.to(run.device)}
+        try:
+            with averaged(run), torch.compiler.set_stance("force_eager"):
+                how: dict[str, Any] = {"nfe": CALLS, "device": run.device, "cond": cond, "batch_size": 256}
+                x = sample(run.denoiser, (count, *shape), "auto", **how).x
+        except SolverFailure as error:
+            run.tell(f"step {run.step}: no samples could be drawn ({error})")
+            return b""
+        x = run.scaler.decode(x).cpu()
+        values = (to_uint8(x) if run.config.data.scaler == "image" else x).numpy()
+        content = picture(values, None if labels is None else labels.numpy())
+        make(self.folder)
+        write_atomically(self.folder / f"step-{run.step:07d}.png", content)
+        if len(shape) == 3:
+            run.engine.track_images({"samples": values.transpose(0, 2, 3, 1)}, run.step)
+        return content
+
+
+@contextmanager
+def averaged(run: Run) -> Generator[None]:
+    """Inside, the run's network has its first average for weights; afterwards its own again, bitwise."""
+    own = {key: value.detach().clone() for key, value in run.network.state_dict().items()}
+    training = run.network.training
+    run.network.load_state_dict(run.ema.weights)
+    run.network.eval()
+    try:
+        yield
+    finally:
+        run.network.load_state_dict(own)
+        run.network.train(training)

@@ -1,0 +1,245 @@
+"""The state of a training run, and one step of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
+from scoresde.config import RUNTIME, Config, parse_config
+from scoresde.data import Dataset, Scaler
+from scoresde.errors import BadInput, TrainingStopped
+from scoresde.model import build, load_weights
+from scoresde.schedule import like, per_sample
+from scoresde.train.draws import DROPOUT, FIRST, Draws, batch_rows, draw, mix, seeded
+from scoresde.train.ema import EMA
+from scoresde.train.engine import Engine
+from scoresde.train.objective import ByLevel, Objective
+
+IN_A_ROW = 10  # steps that are not finite, after which a run stops itself
+Tell = Callable[[str], None]
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Linear warm-up to ``lr``, then constant or half a cosine down to zero at the last step."""
+    train = config.train
+    if step < train.warmup:
+        return train.lr * (step + 1) / train.warmup
+    if train.decay == "none":
+        return train.lr
+    done = (step - train.warmup) / max(1, train.steps - train.warmup)
+    return 0.5 * train.lr * (1 + math.cos(math.pi * done))
+
+
+class Run:
+    """Network, averages, optimiser, step. `train` drives it; tests drive it step by step.
+
+    ``tell`` is called with a line about what a user should know: a step that was skipped, a batch taken in parts.
+    """
+
+    def __init__(
+        self, config: Config, data: Dataset, device: str | torch.device = "cpu", tell: Tell = lambda line: None
+    ) -> None:
+        train = config.train
+        if train.batch_size > len(data):
+            raise BadInput(f"batch_size {train.batch_size} is larger than the data ({len(data)} rows of {data.name})")
+        self.config, self.data, self.tell = config, data, tell
+        self.scaler = Scaler.fit(data.x, config.data.scaler)
+        if train.flip and len(data.event_shape) != 3:
+            raise BadInput(f"train.flip: only images are mirrored, the data have events of shape {data.event_shape}")
+        self.engine = Engine(device, train.precision, train.trackers)
+        self.device, self.share = self.engine.device, self.engine.share(train.batch_size)
+        with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
+            self.denoiser, self.network = build(config, data.event_shape, data.num_classes, self.device)
+            self.objective = Objective(config, self.denoiser).to(self.device)
+        self.by_level = ByLevel(self.denoiser)
+        if train.init:
+            self.network.load_state_dict(load_weights(train.init, self.network))
+        self.ema = EMA(self.network, train.ema)
+        self.optimiser = torch.optim.AdamW(
+            [*self.network.parameters(), *self.objective.own()],
+            lr=train.lr,
+            weight_decay=train.weight_decay,
+            betas=(0.9, 0.99),
+        )
+        if train.compile:
+            self.network.compile()
+        self.wrapped = self.engine.wrap(self.objective)
+        self.step, self.skipped = 0, 0
+        self.micro = min(train.micro_batch or train.batch_size, self.share.stop - self.share.start)
+
+    # ------------------------------------------------------------------------------------------------------- one step
+
+    def advance(self) -> dict[str, float]:
+        """One optimiser step; returns the loss and the gradient's norm. A step that is not finite changes nothing."""
+        for parameters in self.optimiser.param_groups:
+            parameters["lr"] = learning_rate(self.config, self.step)
+        self.network.train()
+        x0, y, draws = self.batch()
+        while True:
+            try:
+                losses, total = self.descend(x0, y, draws)
+                break
+            except RuntimeError as error:
+                if not _out_of_memory(error) or self.micro == 1 or self.engine.world > 1:
+                    raise
+                self.micro = (self.micro + 1) // 2
+            self.tell(f"step {self.step + 1}: out of memory; batches of {len(x0)} now go in parts of {self.micro}")
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
+        t, losses, total, weight = (self.engine.gather(each) for each in (draws.t, losses, total, draws.weight))
+        loss, total = float((weight * losses).mean()), float(total.mean())
+        if math.isfinite(total) and math.isfinite(float(norm)):
+            self.optimiser.step()
+            self.objective.times.update(t, losses)
+            self.ema.update(self.network, self.step)
+            self.skipped = 0
+        else:
+            self.skipped += 1
+        self.by_level.add(t, losses)
+        self.step += 1
+        if self.skipped:
+            self.report_skipped(t[~torch.isfinite(losses)], float(norm))
+        return {"loss": loss, "gradient": float(norm)}
+
+    def batch(self) -> tuple[Tensor, Tensor | None, Draws]:
+        """This process's rows of the step's batch on the device: scaled events, their labels, and their draws."""
+        train, data = self.config.train, self.data
+        rows = batch_rows(len(data), train.batch_size, train.seed, self.step)
+        classes = getattr(self.network, "classes", 0) if data.labels is not None else 0
+        whole = draw(
+            (len(rows), *data.event_shape),
+            self.objective.times,
+            train.seed,
+            self.step,
+            train.flip,
+            train.label_dropout if classes else None,
+            self.objective.probes,
+        )
+        draws, rows = whole.rows(self.share).to(self.device), rows[self.share]
+        x0 = self.scaler.encode(data.x[rows].to(self.device, non_blocking=True))
+        if draws.mirrored is not None:
+            x0 = torch.where(draws.mirrored.reshape(-1, *(1,) * (x0.ndim - 1)), x0.flip(-1), x0)
+        if not classes:
+            return x0, None, draws
+        assert data.labels is not None and draws.unlabelled is not None
+        y = data.labels[rows].to(self.device, non_blocking=True)
+        return x0, torch.where(draws.unlabelled, classes, y), draws
+
+    def descend(self, x0: Tensor, y: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+        """The gradient of the mean loss of this process's rows, in parts that fit; the losses, and as minimised."""
+        self.optimiser.zero_grad(set_to_none=True)
+        losses: list[Tensor] = []
+        totals: list[Tensor] = []
+        starts = range(0, len(x0), self.micro)
+        with seeded(
+            mix(self.config.train.seed, self.step * self.engine.world + self.engine.rank, DROPOUT), self.device
+        ):
+            for start in starts:
+                part = slice(start, start + self.micro)
+                of = draws.rows(part)
+                cond = {} if y is None else {"y": y[part]}
+                with self.engine.shared(self.wrapped, start == starts[-1]):
+                    with self.engine.autocast():
+                        loss, total = self.wrapped(x0[part], of.t, of.noise, of.probe, cond)
+                    total = of.weight * total
+                    (total.sum() / len(x0)).backward()
+                losses.append(loss.detach())
+                totals.append(total.detach())
+        return torch.cat(losses), torch.cat(totals)
+
+    def report_skipped(self, t: Tensor, norm: float) -> None:
+        """Tell of a step that was not finite; ten in a row stop the run."""
+        where = f"at t = {float(t[0]):.4g}, " if len(t) else ""
+        what = f"({where}gradient norm {norm:.3g})"
+        if self.skipped >= IN_A_ROW:
+            raise TrainingStopped(f"step {self.step}: ten steps in a row not finite {what}")
+        self.tell(f"step {self.step} skipped: its loss or gradient is not finite {what}")
+
+    # ----------------------------------------------------------------------------------------------------- what is kept
+
+    def save(self, path: Path) -> None:
+        """Write weights, averages, optimiser and all that `restore` needs, atomically; one process does."""
+        if not self.engine.main:
+            return
+        optimiser = self.optimiser.state_dict()["state"]
+        state = {f"{i}/{key}": value for i, entry in optimiser.items() for key, value in entry.items()}
+        groups = {
+            **self.ema.groups(),
+            "raw": dict(self.network.state_dict()),
+            "opt": state,
+            "objective": self.objective.state(),
+            "data": self.moments,
+        }
+        tensors = {key: value for name, each in groups.items() for key, value in prefixed(name, each).items()}
+        save_checkpoint(path, tensors, {"step": self.step, "skipped": self.skipped, **self.describe()})
+
+    @cached_property
+    def moments(self) -> dict[str, Tensor]:
+        """What an analytic start needs of the scaled data: the mean (classes + 1, event) and mean variance
+        (classes + 1) of each class and, last, of all."""
+        classes, n = len(self.data.classes), len(self.data)
+        labels = self.data.labels if self.data.labels is not None and classes else torch.zeros(n, dtype=torch.long)
+        total = torch.zeros((max(1, classes), *self.data.event_shape), dtype=torch.float64)
+        squares = torch.zeros_like(total)
+        for rows in torch.arange(n).split(4096):
+            x = self.scaler.encode(self.data.x[rows]).double()
+            total.index_add_(0, labels[rows], x)
+            squares.index_add_(0, labels[rows], x.square())
+        number = torch.bincount(labels, minlength=max(1, classes)).double()
+        if classes:
+            total, squares = torch.cat([total, total.sum(0)[None]]), torch.cat([squares, squares.sum(0)[None]])
+            number = torch.cat([number, number.sum()[None]])
+        number = like(number.clamp(min=1), total)
+        mean = total / number
+        return {"mean": mean.float(), "variance": per_sample(squares / number - mean.square()).mean(1).float()}
+
+    def describe(self) -> dict[str, Any]:
+        """What a model file must say beside its tensors."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "scaler": self.scaler.to_json(),
+            "event_shape": list(self.data.event_shape),
+            "classes": list(self.data.classes),
+            "data": {"name": self.data.name, "rows": len(self.data), "sha256": self.data.sha256},
+            "averages": list(self.ema.averages),
+        }
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of the same data and the same config, in all that decides the weights."""
+        tensors, info = load_checkpoint(path)
+        if "step" not in info or not group(tensors, "raw"):
+            raise BadInput(f"checkpoint {str(path)!r} cannot be continued: it holds no run, only {sorted(info)}")
+        then = parse_config(info.get("config"), str(path))
+        for what, same in (
+            ("config", _decisive(then) == _decisive(self.config)),
+            ("data", info.get("data") == self.describe()["data"]),
+        ):
+            if not same:
+                raise BadInput(
+                    f"checkpoint {str(path)!r} was made with another {what}: choose another --out or remove it"
+                )
+        self.network.load_state_dict(group(tensors, "raw"))
+        self.ema.load({name: group(tensors, name) for name in self.ema.groups()})
+        self.objective.load(group(tensors, "objective"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in group(tensors, "opt").items():
+            index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+        self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        self.step, self.skipped = int(info["step"]), int(info.get("skipped", 0))
+
+
+def _decisive(config: Config) -> dict[str, Any]:
+    """The config without what may differ between the parts of one run."""
+    values = config.model_dump(mode="json")
+    return {**values, "train": {key: value for key, value in values["train"].items() if key not in RUNTIME}}
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,145 @@
+"""Several processes make the run that one makes: a global batch, each rank its rows, weights equal everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoresde import BadInput
+from scoresde.config import parse_config
+from scoresde.data import load
+from scoresde.train.engine import Engine
+from scoresde.train.run import Run
+
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+from scoresde.config import parse_config
+from scoresde.data import load
+from scoresde.train.run import Run
+
+config = parse_config({config})
+runs, seen = [], []
+for again in range(2):
+    run = Run(config, load("moons", n=64), "cpu")
+    run.objective.register_forward_pre_hook(lambda module, args: seen.append((args[0], args[1], args[2])))
+    for _ in range(20):
+        run.advance()
+    runs.append(run)
+rank, world = runs[0].engine.rank, runs[0].engine.world
+assert world == 2
+state = lambda run: {{
+    **{{"raw/" + k: v for k, v in run.network.state_dict().items()}},
+    **{{"ema/" + k: v for k, v in run.ema.weights.items()}},
+    **{{"objective/" + k: v for k, v in run.objective.state().items()}},
+}}
+torch.save(
+    {{"first": state(runs[0]), "again": state(runs[1]), "seen": seen[: len(seen) // 2], "levels": run.by_level.total}},
+    sys.argv[1] + str(rank),
+)
+torch.distributed.destroy_process_group()
+"""
+CONFIG: dict[str, Any] = {
+    "data": {"name": "moons"},
+    "network": {"name": "mlp", "width": 16, "depth": 1, "features": 8},
+    "time": "t",
+    "prediction": "v",
+    "train": {
+        "steps": 20,
+        "batch_size": 16,
+        "micro_batch": 4,
+        "warmup": 3,
+        "ema": 0.9,
+        "lr": 1e-3,
+        "uncertainty": True,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two processes had after the run, made twice."""
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "script.py").write_text(SCRIPT.format(config=CONFIG))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
+    launch += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", str(folder / "script.py"), str(folder / "rank")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f"rank{rank}", weights_only=True) for rank in range(2)]
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_ranks_are_given_different_rows_times_and_noise(ranks: list[dict]) -> None:
+    for (x0, t, noise), (other_x0, other_t, other_noise) in zip(ranks[0]["seen"], ranks[1]["seen"], strict=True):
+        assert len(x0) == len(other_x0) == 4
+        assert not any((each == other_x0).all(1).any() for each in x0)
+        assert not any((each == other_noise).all(1).any() for each in noise)
+        assert not torch.isin(t, other_t).any()
+
+
+def test_ranks_hold_the_same_weights_and_repeat_them(ranks: list[dict]) -> None:
+    assert equal(ranks[0]["first"], ranks[1]["first"]) and torch.equal(ranks[0]["levels"], ranks[1]["levels"])
+    assert equal(ranks[0]["first"], ranks[0]["again"])
+
+
+def test_two_processes_follow_one(ranks: list[dict]) -> None:
+    """2 x 8 rows, in parts of 4, are 1 x 16: weights, average and learned uncertainty to 1e-5."""
+    config = parse_config(CONFIG)
+    run = Run(
+        config.model_copy(update={"train": config.train.model_copy(update={"micro_batch": None})}), load("moons", n=64)
+    )
+    for _ in range(20):
+        run.advance()
+    own = {f"raw/{k}": v for k, v in run.network.state_dict().items()}
+    own |= {f"ema/{k}": v for k, v in run.ema.weights.items()}
+    own |= {f"objective/{k}": v for k, v in run.objective.state().items()}
+    theirs = ranks[0]["first"]
+    assert own.keys() == theirs.keys()
+    for key, value in own.items():
+        assert (value - theirs[key]).norm() <= 1e-5 * value.norm(), key
+
+
+def test_a_batch_must_be_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "world", property(lambda self: 3))
+    with pytest.raises(BadInput, match="batch_size 16 must be a multiple of the number of processes, 3"):
+        Run(parse_config(CONFIG), load("moons", n=64))
+
+
+def test_one_process_has_the_whole_batch() -> None:
+    engine = Engine("cpu")
+    x = torch.arange(3)
+    assert engine.share(7) == slice(0, 7) and engine.main and engine.gather(x) is x and engine.any(True)
+
+
+@pytest.mark.parametrize("name, match", [("tensorbord", "did you mean 'tensorboard'"), ("wandb", "pip install wandb")])
+def test_trackers_that_cannot_be_had(name: str, match: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
+    with pytest.raises(BadInput, match=match):
+        Engine("cpu", trackers=[name])
+
+
+def test_launched_by_the_command_line(tmp_path: Path) -> None:
+    """Only one process tells and writes."""
+    config = {**CONFIG, "train": {**CONFIG["train"], "checkpoint_every": 5, "report": False}}
+    (tmp_path / "c.yaml").write_text(json.dumps(config))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
+    launch += ["--rdzv_endpoint=localhost:0", "-m", "scoresde", "train", "c.yaml", "--out", "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("model: run") == 1
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"checkpoint.safetensors", "checkpoint-1.safetensors", "model.safetensors", "log.jsonl"}
