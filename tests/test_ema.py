@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.integrate import quad
 from torch import nn
 
-from scoresde.train.ema import EMA
+from scoresde import BadInput
+from scoresde.train.ema import EMA, find_rate, overlap, power_exponent
 
 
 def network(value: float) -> nn.Module:
@@ -71,7 +74,67 @@ def test_average_and_network_share_no_memory() -> None:
             tensor.zero_()
     assert all(torch.equal(ema.weights[name], tensor) for name, tensor in before.items())
     again = EMA(net, 0.999)
-    again.load(ema.weights)
+    again.load(ema.groups())
     for average in (again, ema):
         average.update(net, 5)
     assert all(torch.equal(again.weights[name], tensor) for name, tensor in ema.weights.items())
+
+
+# ---------------------------------------------------------------------------------------------------- kinds of averages
+
+
+def profile(spec: float | str, steps: int) -> np.ndarray:
+    """How much the weights of each step count after ``steps`` updates."""
+    rate, weights = find_rate(spec)[1], np.zeros(steps)
+    for k in range(steps):
+        weights *= rate(k)
+        weights[k] += 1 - rate(k)
+    return weights
+
+
+@pytest.mark.parametrize("width", [0.05, 0.1, 0.2])
+def test_a_power_average_has_its_width(width: float) -> None:
+    """Sum 1, weights as k^γ, and a standard deviation of ``width`` of the run's length, whatever that is."""
+    for steps in (400, 4000):
+        weights, at = profile(f"power:{width}", steps), np.arange(1, steps + 1)
+        mean = float(weights @ at)
+        assert weights.sum() == pytest.approx(1) and (weights @ (at - mean) ** 2) ** 0.5 == pytest.approx(
+            width * steps, rel=20 / steps
+        )
+    gamma = power_exponent(width)
+    assert np.log(weights[3999] / weights[1999]) == pytest.approx(gamma * np.log(2), rel=0.01)
+    assert width == pytest.approx((gamma + 1) ** 0.5 / (gamma + 2) / (gamma + 3) ** 0.5)
+
+
+def test_a_half_life_halves() -> None:
+    weights = profile("half_life:50", 1000)
+    assert weights[-51] == pytest.approx(weights[-1] / 2) and weights[-101] == pytest.approx(weights[-1] / 4)
+
+
+@pytest.mark.parametrize("a", [(0.0, 3.0), (6.9, 5.0), (17.0, 4.0)])
+@pytest.mark.parametrize("b", [(0.0, 3.0), (2.5, 6.0)])
+def test_overlaps_are_integrals(a: tuple[float, float], b: tuple[float, float]) -> None:
+    def p(profile: tuple[float, float], t: float) -> float:
+        gamma, end = profile
+        return (gamma + 1) * t**gamma / end ** (gamma + 1)
+
+    integral, _ = quad(lambda t: p(a, t) * p(b, t), 0, min(a[1], b[1]), epsabs=1e-12)
+    assert overlap(a, b) == pytest.approx(integral, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "spec, match",
+    [
+        ("powr:0.1", "did you mean 'power'"),
+        ("power", "decay takes a number, as in decay:0.999"),
+        ("power:x", "power takes a number, as in power:0.1"),
+        ("power:0.3", "relative width is above 0 and below 0.288"),
+        ("half_life:0", "positive number of steps"),
+        (1.5, "at least 0 and below 1"),
+        (["power:0.1", "power:0.10"], "named twice"),
+        ([], "at least one"),
+    ],
+)
+def test_averages_that_do_not_exist(spec: object, match: str) -> None:
+    with pytest.raises(BadInput, match=match):
+        EMA(network(0.0), spec)  # type: ignore[arg-type]

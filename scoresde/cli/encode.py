@@ -13,7 +13,7 @@ import click
 from scoresde.cli.files import DEFAULT_MODEL, free_name, json_text, plain
 from scoresde.cli.options import SamplerCommand, flags_of, read_options
 from scoresde.cli.output import output_folder, write_together
-from scoresde.cli.params import OneOf, Whole, device_option, find_device
+from scoresde.cli.params import Whole, device_option, find_device
 from scoresde.cli.text import duration
 
 if TYPE_CHECKING:
@@ -38,10 +38,9 @@ if TYPE_CHECKING:
 @click.option("--class", "class_", metavar="NAME|INDEX", help="One class, or none (default: the file's labels).")
 @click.option(
     "--weights",
-    type=OneOf("ema", "raw"),
     default="ema",
     metavar="NAME",
-    help="ema (default): averaged over training; raw: the last.",
+    help="ema (default): averaged over training; raw: the last; or another average in the file, as power:0.1.",
 )
 @device_option
 @click.option("--batch-size", type=Whole(), metavar="N", help="Samples at a time: changes memory and rounding.")

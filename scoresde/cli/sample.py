@@ -57,10 +57,9 @@ GIVE_STEPS = ("steps", "nfe", "grid", "times", "sigmas", "logsnr", "start")
 )
 @click.option(
     "--weights",
-    type=OneOf("ema", "raw"),
     default="ema",
     metavar="NAME",
-    help="ema (default): averaged over training; raw: the last.",
+    help="ema (default): averaged over training; raw: the last; or another average in the file, as power:0.1.",
 )
 @click.option(
     "--noise",
