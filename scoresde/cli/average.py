@@ -24,6 +24,7 @@ def command(run: Path, width: float, step: int | None, out: Path) -> None:
     \b
     Examples:
       scoresde average runs/mine --width 0.08 --out runs/mine/width-0.08.safetensors
+      scoresde average runs/mine --width 0.15 --step 50000 --out early.safetensors
       scoresde sample --model runs/mine/width-0.08.safetensors --steps 10
     """  # noqa: D301 (click wants the \b)
     from scoresde.train.posthoc import reconstruct
