@@ -45,23 +45,26 @@ def from_depth(x: Tensor, patch: int) -> Tensor:
     return F.pixel_shuffle(x, patch) if x.ndim == 4 else rearrange(x, "b (c p) l -> b c (l p)", p=patch)
 
 
+def smooth(x: Tensor) -> Tensor:
+    """The filter [1, 2, 1]/4 on every axis, edges repeated."""
+    for dim in range(2, x.ndim):
+        n = x.shape[dim]
+        before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, n - 1)], dim)
+        after = torch.cat([x.narrow(dim, 1, n - 1), x.narrow(dim, n - 1, 1)], dim)
+        x = (before + 2 * x + after) / 4
+    return x
+
+
 def halve(x: Tensor, fir: bool = False) -> Tensor:
     """Half as many pixels on every axis: means of pairs, or with ``fir`` the filter [1, 3, 3, 1]/8, edges repeated.
 
-    The filter is that of NCSN++ (Song et al. 2021, appendix H.1, after Zhang 2019), which aliases less.
+    The filter is that of NCSN++ (Song et al. 2021, appendix H, after Zhang 2019): pairs of smoothed pixels.
 
     >>> halve(torch.arange(8.0).reshape(1, 1, 8), fir=True)
     tensor([[[0.6250, 2.5000, 4.5000, 6.3750]]])
     """
-    if not fir:
-        return F.avg_pool1d(x, 2) if x.ndim == 3 else F.avg_pool2d(x, 2)
-    for dim in range(2, x.ndim):
-        even, odd = x.unflatten(dim, (-1, 2)).unbind(dim + 1)
-        n = even.shape[dim]
-        before = torch.cat([even.narrow(dim, 0, 1), odd.narrow(dim, 0, n - 1)], dim)
-        after = torch.cat([even.narrow(dim, 1, n - 1), odd.narrow(dim, n - 1, 1)], dim)
-        x = (before + 3 * (even + odd) + after) / 8
-    return x
+    x = smooth(x) if fir else x
+    return F.avg_pool1d(x, 2) if x.ndim == 3 else F.avg_pool2d(x, 2)
 
 
 def double(x: Tensor, fir: bool = False) -> Tensor:
@@ -70,14 +73,8 @@ def double(x: Tensor, fir: bool = False) -> Tensor:
     >>> double(torch.tensor([[[0.0, 4.0]]]), fir=True)
     tensor([[[0., 1., 3., 4.]]])
     """
-    if not fir:
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
-    for dim in range(2, x.ndim):
-        n = x.shape[dim]
-        before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, n - 1)], dim)
-        after = torch.cat([x.narrow(dim, 1, n - 1), x.narrow(dim, n - 1, 1)], dim)
-        x = torch.stack([before + 3 * x, 3 * x + after], dim + 1).flatten(dim, dim + 1) / 4
-    return x
+    x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+    return smooth(x) if fir else x
 
 
 class Block(nn.Module):
