@@ -347,12 +347,22 @@ def test_checkpointing_halves_the_memory_of_activations(network: type, options: 
 # ----------------------------------------------------------------------------------------------------- as torch sees it
 
 
-@every_network
-def test_networks_compile_as_one_graph(name: str, unchecked: dict) -> None:
-    network, x, label = small(name, unchecked, classes=4, **({} if name == "mlp" else {"checkpoint": True}))
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("mlp", {}),
+        ("unet", {"checkpoint": True}),
+        ("ncsn++", {"attention": []}),
+        ("dit", {"depth": 1, "checkpoint": True}),
+    ],
+    ids=["mlp", "unet", "ncsn++", "dit"],
+)
+def test_networks_compile_as_one_graph(name: str, options: dict, unchecked: dict) -> None:
+    network, x, label = small(name, unchecked, classes=4, **options)
     y = torch.tensor([0, 3, 4])
     compiled = torch.compile(network, fullgraph=True, backend="eager")
-    assert (compiled(x, label, y) - network(x, label, y)).abs().max() < 1e-5
+    with torch.set_grad_enabled("checkpoint" in options):
+        assert (compiled(x, label, y) - network(x, label, y)).abs().max() < 1e-5
 
 
 def test_channels_last_is_kept_and_changes_nothing() -> None:

@@ -21,7 +21,7 @@ F64 = torch.float64
 CLASSES = 3
 
 NCSNPP = {"fir": True, "embedding": "fourier", "progressive_input": "residual"}
-PLUS = {"resample": "block", "modulation": "add", "rescale": True, "patch": 1}  # DDPM++
+PLUS = {"resample": "block", "modulation": "add", "rescale": True, "patch": 1, "blocks": 1}  # DDPM++
 # Every network with the events it must take. Three channels per norm group: no group norm may cancel a bias.
 CASES: dict[str, tuple[str, tuple[int, ...], dict]] = {
     **{f"mlp {event}": ("mlp", event, {}) for event in [(), (1,), (2,), (7, 3), (1, 6, 4), (3, 2, 2, 2)]},
@@ -32,11 +32,9 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict]] = {
     "unet no patches": ("unet", (1, 8, 6), {"patch": 1, "attention": []}),
     "unet large patches": ("unet", (1, 16, 16), {"patch": 4, "blocks": 1}),
     "unet sequence": ("unet", (2, 24), {}),
-    "unet adm": ("unet", (1, 8, 8), {"resample": "block", "patch": 1, "head_channels": 6}),
-    "unet ddpm++": ("unet", (1, 8, 8), PLUS),
+    "unet adm": ("unet", (1, 8, 8), {"resample": "block", "patch": 1, "head_channels": 6, "blocks": 1}),
     "unet ncsn++": ("unet", (1, 8, 8), {**PLUS, **NCSNPP}),
-    "unet ncsn++ sequence": ("unet", (1, 12), {**PLUS, **NCSNPP}),
-    "unet filtered convolutions": ("unet", (1, 8, 4), {"fir": True, "patch": 1, "progressive_input": "residual"}),
+    "unet filtered convolutions": ("unet", (1, 12), {**NCSNPP, "patch": 1, "blocks": 1, "attention": []}),
     "dit": ("dit", (3, 8, 4), {}),
     "dit sequence": ("dit", (2, 12), {"patch": 3}),
     "mlp plain": ("mlp", (2,), {"scales": [], "time": "linear"}),
