@@ -365,6 +365,19 @@ def test_networks_compile_as_one_graph(name: str, options: dict, unchecked: dict
         assert (compiled(x, label, y) - network(x, label, y)).abs().max() < 1e-5
 
 
+@every_network
+def test_autocast_stays_near_single_precision(name: str) -> None:
+    """bfloat16 has 8 bits: a few roundings of 2^-9 in a row, forward and backward."""
+    network, x, label = small(name, classes=4, augment=2)
+    given = {"y": torch.tensor([0, 3, 4]), "augment": torch.ones(3, 2)}
+    base = network(x, label, **given)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = network(x, label, **given)
+        out.float().square().sum().backward()
+    assert (out - base).abs().max() < 0.05 * base.abs().max()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
+
+
 def test_channels_last_is_kept_and_changes_nothing() -> None:
     formats: list[bool] = []
     for options in ({"patch": 1}, {**NCSNPP, "multipliers": [1, 2]}):

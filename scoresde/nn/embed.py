@@ -57,7 +57,8 @@ class Fourier(nn.Module):
         self.register_buffer("B", (scale * B).to(torch.get_default_device()))
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch dim"]:
-        angle = 2 * math.pi * (x @ self.B)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would lose the angle
+            angle = 2 * math.pi * (x @ self.B)
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 

@@ -104,7 +104,7 @@ class UNet(nn.Module):
         widths, levels = [channels * m for m in multipliers], len(multipliers)
         self.stride = patch * 2 ** (levels - 1)
         shape = check_grid("UNet", event_shape, self.stride, f"patch {patch}, {levels} levels")
-        self.image_channels, self.dims, self.patch, self.classes = shape[0], len(shape) - 1, patch, classes
+        self.event_shape, self.dims, self.patch, self.classes = shape, len(shape) - 1, patch, classes
         self.blocks, self.levels, self.fir, self.checkpoint = blocks, levels, fir, checkpoint
         if not all(-levels <= level < levels for level in attention):
             raise BadInput(f"UNet: attention = {list(attention)} names a level that is not one of the {levels}")
@@ -172,10 +172,10 @@ class UNet(nn.Module):
         augment: Float[Tensor, "batch augment"] | None = None,
     ) -> Float[Tensor, "batch outputs *space"]:
         """The network's output at states x, time labels, class labels y (None: no class), augmentation labels."""
-        if x.ndim != self.dims + 2 or x.shape[1] != self.image_channels or any(n % self.stride for n in x.shape[2:]):
+        if x.ndim != self.dims + 2 or x.shape[1] != self.event_shape[0] or any(n % self.stride for n in x.shape[2:]):
             names = "length" if self.dims == 1 else "h, w"
             raise BadInput(
-                f"UNet: event shape {tuple(x.shape[1:])} must be ({self.image_channels}, {names}),"
+                f"UNet: event shape {tuple(x.shape[1:])} must be ({self.event_shape[0]}, {names}),"
                 f" {names.replace(',', ' and')} divisible by {self.stride}"
             )
         embedding = self.time(label if self.sinusoidal else label[:, None])
