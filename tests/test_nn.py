@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import BadInput
-from scoresde.config import load_config
+from scoresde.checkpoint import group, load_checkpoint
+from scoresde.config import load_config, parse_config
 from scoresde.data.public import PUBLIC
-from scoresde.model import build
+from scoresde.model import build, shipped
 from scoresde.nn import MLP, NETWORKS, UNet
 from scoresde.nn.embed import Fourier, Sinusoidal
 
@@ -235,3 +236,25 @@ def test_the_default_model_is_small_enough_to_ship() -> None:
     _, network = build(config, (1, 28, 28), len(PUBLIC["fashion_mnist"].classes))
     sizes = [tensor.numel() for tensor in network.state_dict().values()]
     assert sum(sizes) <= 2.5e6 and sum(2 * n if n > 1000 else 4 * n for n in sizes) <= 5e6
+
+
+def test_shipped_weights_fit_their_networks_key_by_key() -> None:
+    for path in shipped().values():
+        tensors, info = load_checkpoint(path)
+        _, network = build(parse_config(info["config"]), tuple(info["event_shape"]), len(info["classes"]), "meta")
+        weights = group(tensors, "ema")
+        assert {key: value.shape for key, value in network.state_dict().items()} == {
+            key: value.shape for key, value in weights.items()
+        }
+
+
+@pytest.mark.parametrize("features", [{"scales": []}, {"scales": [1.0]}, {}], ids=str)
+@pytest.mark.parametrize("time", ["none", "linear", "fourier"])
+def test_an_mlps_features_are_a_matter_of_its_config(features: dict, time: str) -> None:
+    config = parse_config(
+        {"data": {"name": "datasaurus"}, "network": {"name": "mlp", "width": 8, **features, "time": time}, "time": "t"}
+    )
+    denoiser, _ = build(config, (2,), 13)
+    x = torch.ones(2, 2)
+    a, b = (denoiser.output(x, torch.full((2,), t)) for t in (0.2, 0.8))
+    assert torch.equal(a, b) == (time == "none")
