@@ -59,19 +59,17 @@ class Model:
 def build(
     config: Config, event_shape: tuple[int, ...], classes: int, device: torch.device | str = "cpu"
 ) -> tuple[Denoiser, nn.Module]:
-    """The denoiser and network of a config for data of this shape, freshly initialised."""
+    """The denoiser and network of a config for data of this shape, freshly initialised; on "meta" without weights."""
     sde = construct("sde", SDES, config.sde)
-    images = config.network.get("name") == "unet"
-    if images and len(event_shape) != 3:
-        raise BadInput(f"network 'unet': needs images (channels, h, w), the data have events of shape {event_shape}")
     spec = {"classes": classes, **config.network} if classes else dict(config.network)
     if config.learned_variance:
         spec["learned_variance"] = True
-    network = construct("network", NETWORKS, spec, event_shape[0] if images else event_shape).to(device)
+    device = torch.device(device)
+    with torch.device("meta" if device.type == "meta" else "cpu"):  # the same first weights on every device
+        network = construct("network", NETWORKS, spec, event_shape)
     if 0 < getattr(network, "classes", 0) < classes:
         raise BadInput(f"network.classes = {spec['classes']}: the data have {classes} classes")
-    if images:
-        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network = network.to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     denoiser = Denoiser(network, sde, config.prediction, config.time, learned_variance=config.learned_variance)
     denoiser.plan("x0", (sde.t_max, sde.t_min), torch.empty(1, *event_shape))  # refused now, not when sampling
     return denoiser, network

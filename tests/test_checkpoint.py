@@ -348,7 +348,7 @@ def without(key: str) -> Callable[[dict], dict]:
         (lambda info: {**info, "event_shape": [3]}, "weights do not fit its config"),
         (lambda info: {**info, "classes": ["a", "b", "c"]}, "weights do not fit its config"),
         (lambda info: {**info, "config": {**info["config"], "network": {"name": "mlp"}}}, "weights do not fit"),
-        (lambda info: {**info, "config": {**info["config"], "network": {"name": "unet"}}}, "needs images"),
+        (lambda info: {**info, "config": {**info["config"], "network": {"name": "unet"}}}, "UNet: events of shape"),
         (lambda info: {**info, "config": {**info["config"], "sde": {"name": "vpp"}}}, "did you mean 'vp'"),
         (lambda info: {**info, "config": {**info["config"], "prediction": "epsilon"}}, "did you mean 'eps'"),
         (lambda info: {**info, "config": {"data": {}}}, "data.name is missing"),

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from scoresde import BadInput
-from scoresde.config import load_config
+from scoresde.checkpoint import group, load_checkpoint
+from scoresde.config import load_config, parse_config
 from scoresde.data.public import PUBLIC
-from scoresde.model import build
+from scoresde.model import build, shipped
 from scoresde.nn import MLP, NETWORKS, UNet
 from scoresde.nn.embed import Fourier, Sinusoidal
 
 F64 = torch.float64
 CLASSES = 3
 
+NCSNPP = {"fir": True, "embedding": "fourier", "progressive_input": "residual"}
+PLUS = {"resample": "block", "modulation": "add", "rescale": True, "patch": 1, "blocks": 1}  # DDPM++
 # Every network with the events it must take. Three channels per norm group: no group norm may cancel a bias.
 CASES: dict[str, tuple[str, tuple[int, ...], dict]] = {
     **{f"mlp {event}": ("mlp", event, {}) for event in [(), (1,), (2,), (7, 3), (1, 6, 4), (3, 2, 2, 2)]},
@@ -29,6 +32,18 @@ CASES: dict[str, tuple[str, tuple[int, ...], dict]] = {
     "unet three levels": ("unet", (2, 8, 16), {"multipliers": [1, 2, 2], "attention": [0, 2], "blocks": 1}),
     "unet no patches": ("unet", (1, 8, 6), {"patch": 1, "attention": []}),
     "unet large patches": ("unet", (1, 16, 16), {"patch": 4, "blocks": 1}),
+    "unet sequence": ("unet", (2, 24), {}),
+    "unet adm": ("unet", (1, 8, 8), {"resample": "block", "patch": 1, "head_channels": 6, "blocks": 1}),
+    "unet ncsn++": ("unet", (1, 8, 8), {**PLUS, **NCSNPP}),
+    "unet filtered convolutions": ("unet", (1, 12), {**NCSNPP, "patch": 1, "blocks": 1, "attention": []}),
+    "dit": ("dit", (3, 8, 4), {}),
+    "dit sequence": ("dit", (2, 12), {"patch": 3}),
+    "mlp plain": ("mlp", (2,), {"scales": [], "time": "linear"}),
+}
+SMALL = {
+    "mlp": {"width": 16, "depth": 2, "features": 8},
+    "unet": {"channels": 12},
+    "dit": {"width": 16, "depth": 2, "heads": 2},
 }
 every_network = pytest.mark.parametrize("case", CASES)
 
@@ -36,17 +51,17 @@ every_network = pytest.mark.parametrize("case", CASES)
 def make(case: str, classes: int = CLASSES, perturbed: bool = True, **more: object) -> tuple[nn.Module, Tensor, Tensor]:
     """A network with weights of no special value, and a batch of five states and labels."""
     name, event, options = CASES[case]
-    small = {"width": 16, "depth": 2, "features": 8} if name == "mlp" else {"channels": 12}
+    small = SMALL[name]
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        first = event if name == "mlp" else event[0]
-        network = NETWORKS[name](first, **{**small, **options, "classes": classes, **more}).eval()
+        network = NETWORKS[name](event, **{**small, **options, "classes": classes, **more}).eval()
     if perturbed:  # zero-initialised layers hide what is before them
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    label = torch.rand(5, generator=generator) * (1 if name == "mlp" else 1000)
+    size = 1 if name == "mlp" or options.get("embedding") == "fourier" else 1000
+    label = torch.rand(5, generator=generator) * size
     return network, torch.randn(5, *event, generator=generator), label
 
 
@@ -107,8 +122,8 @@ def test_the_gradient_reaches_every_parameter(case: str) -> None:
     assert x.grad is not None and (x.grad != 0).all()
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("unet")])
-def test_a_new_unet_returns_zero(case: str) -> None:
+@pytest.mark.parametrize("case", [case for case in CASES if not case.startswith("mlp")])
+def test_a_new_network_returns_zero(case: str) -> None:
     network, x, label = make(case, perturbed=False)
     assert not network(x, label, torch.arange(5) % (CLASSES + 1)).any()
 
@@ -138,14 +153,14 @@ def test_first_weights_follow_torchs_seed_and_buffers_do_not() -> None:
 @pytest.mark.parametrize("shape", [(1, 30, 28), (1, 28, 30), (1, 27, 28), (3, 28, 28), (2, 28, 28)], ids=str)
 def test_a_unet_refuses_other_images(shape: tuple[int, ...]) -> None:
     network, _, label = make("unet grey")
-    with pytest.raises(BadInput, match=r"image shape .* must be \(1, h, w\), h and w divisible by 4") as caught:
+    with pytest.raises(BadInput, match=r"event shape .* must be \(1, h, w\), h and w divisible by 4") as caught:
         network(torch.zeros(5, *shape), label)
     assert "\n" not in str(caught.value) and str(shape) in str(caught.value)
 
 
 def test_wrong_ranks_are_refused() -> None:
     unet, _, label = make("unet grey")
-    with pytest.raises(BadInput, match=r"image shape \(28, 28\) must be"):
+    with pytest.raises(BadInput, match=r"event shape \(28, 28\) must be"):
         inspect.unwrap(UNet.forward)(unet, torch.zeros(5, 28, 28), label)  # without the tests' own shape checker
     mlp, _, label = make("mlp (7, 3)")
     for shape in [(3, 7), (21,), (7, 3, 1), ()]:
@@ -164,7 +179,7 @@ def test_wrong_ranks_are_refused() -> None:
 )
 def test_a_unet_that_cannot_work_is_not_built(options: dict[str, object], message: str) -> None:
     with pytest.raises(BadInput, match=message):
-        UNet(1, **{"channels": 12, **options})
+        UNet((1, 8, 8), **{"channels": 12, **options})
 
 
 # ------------------------------------------------------------------------------------------------------------ features
@@ -221,3 +236,25 @@ def test_the_default_model_is_small_enough_to_ship() -> None:
     _, network = build(config, (1, 28, 28), len(PUBLIC["fashion_mnist"].classes))
     sizes = [tensor.numel() for tensor in network.state_dict().values()]
     assert sum(sizes) <= 2.5e6 and sum(2 * n if n > 1000 else 4 * n for n in sizes) <= 5e6
+
+
+def test_shipped_weights_fit_their_networks_key_by_key() -> None:
+    for path in shipped().values():
+        tensors, info = load_checkpoint(path)
+        _, network = build(parse_config(info["config"]), tuple(info["event_shape"]), len(info["classes"]), "meta")
+        weights = group(tensors, "ema")
+        assert {key: value.shape for key, value in network.state_dict().items()} == {
+            key: value.shape for key, value in weights.items()
+        }
+
+
+@pytest.mark.parametrize("features", [{"scales": []}, {"scales": [1.0]}, {}], ids=str)
+@pytest.mark.parametrize("time", ["none", "linear", "fourier"])
+def test_an_mlps_features_are_a_matter_of_its_config(features: dict, time: str) -> None:
+    config = parse_config(
+        {"data": {"name": "datasaurus"}, "network": {"name": "mlp", "width": 8, **features, "time": time}, "time": "t"}
+    )
+    denoiser, _ = build(config, (2,), 13)
+    x = torch.ones(2, 2)
+    a, b = (denoiser.output(x, torch.full((2,), t)) for t in (0.2, 0.8))
+    assert torch.equal(a, b) == (time == "none")

@@ -1,8 +1,13 @@
-"""Networks: an MLP with Fourier features for points and vectors, a U-Net for images."""
+"""Networks: an MLP for points and vectors, a U-Net and a transformer for images and sequences.
 
+Each is built as ``Network(event_shape, **options)`` and called as ``network(x, label, y=None, augment=None)``: states,
+time labels, class labels, and labels of how training images were augmented.
+"""
+
+from scoresde.nn.dit import DiT
 from scoresde.nn.mlp import MLP
 from scoresde.nn.unet import UNet
 
-NETWORKS = {"mlp": MLP, "unet": UNet}
+NETWORKS = {"mlp": MLP, "unet": UNet, "dit": DiT}
 
-__all__ = ["MLP", "NETWORKS", "UNet"]
+__all__ = ["MLP", "NETWORKS", "DiT", "UNet"]

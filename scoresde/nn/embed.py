@@ -53,9 +53,46 @@ class Fourier(nn.Module):
 
     def __init__(self, inputs: int, dim: int, scale: float = 1.0, seed: int = 0) -> None:
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("B", scale * torch.randn(inputs, _half(dim), generator=generator))
+        B = torch.randn(inputs, _half(dim), generator=torch.Generator().manual_seed(seed), device="cpu")
+        self.register_buffer("B", (scale * B).to(torch.get_default_device()))
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch dim"]:
-        angle = 2 * math.pi * (x @ self.B)
+        with torch.autocast(x.device.type, enabled=False):  # half precision would lose the angle
+            angle = 2 * math.pi * (x @ self.B)
         return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def label_embedding(classes: int, width: int) -> nn.Embedding | None:
+    """An embedding of the classes 0 … classes-1 and of ``classes``, which means none; None without classes."""
+    return nn.Embedding(classes + 1, width) if classes else None
+
+
+def augment_linear(augment: int, width: int) -> nn.Linear | None:
+    """The layer for ``augment`` numbers that tell how a training image was augmented; all 0: not at all.
+
+    Without a bias (Karras et al. 2022, appendix F.2), so that zeros add nothing.
+    """
+    return nn.Linear(augment, width, bias=False) if augment else None
+
+
+def conditioned(
+    h: Float[Tensor, "batch width"],
+    labels: nn.Embedding | None,
+    augmentation: nn.Linear | None,
+    y: Tensor | None,
+    augment: Tensor | None,
+) -> Float[Tensor, "batch width"]:
+    """h plus what the classes y (None: no class) and the augmentation labels (None: zeros) add to it.
+
+    >>> import torch
+    >>> conditioned(torch.zeros(2, 4), label_embedding(10, 4), None, torch.tensor([3, 10]), None).shape
+    torch.Size([2, 4])
+    """
+    if labels is not None:
+        none = labels.num_embeddings - 1
+        h = h + labels(torch.full((len(h),), none, device=h.device) if y is None else y)
+    if augment is None:
+        return h
+    if augmentation is None:
+        raise BadInput("augment was given to a network built without augmentation labels: set its option augment")
+    return h + augmentation(augment.to(h.dtype))

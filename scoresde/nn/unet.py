@@ -1,83 +1,78 @@
-"""A U-Net for images: residual blocks modulated by time and class, attention at the coarse levels.
-
-The layout of Ho et al. 2020 (appendix B) with the adaptive group norm of Dhariwal & Nichol 2021 (section 3) and a
-space-to-depth stem: ``patch`` x ``patch`` pixels become channels, which costs patch² times less at equal width.
-"""
+"""The U-Net of DDPM, ADM, DDPM++ and NCSN++ as settings of one class, for images and for sequences."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
-from scoresde.errors import BadInput
-from scoresde.nn.embed import Sinusoidal
+from scoresde.errors import BadInput, choose
+from scoresde.nn.blocks import (
+    Attention,
+    Block,
+    Resample,
+    conv,
+    double,
+    from_depth,
+    halve,
+    norm,
+    rescaled,
+    to_depth,
+    zero,
+)
+from scoresde.nn.check import check_counts, check_flags, check_grid
+from scoresde.nn.embed import Fourier, Sinusoidal, augment_linear, conditioned, label_embedding
 
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, channels), channels)
-
-
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-class Block(nn.Module):
-    """norm → SiLU → conv, then norm scaled and shifted by the embedding → SiLU → dropout → zero-initialised conv."""
-
-    def __init__(self, inputs: int, outputs: int, embedding: int, dropout: float) -> None:
-        super().__init__()
-        self.norm1, self.conv1 = _norm(inputs), nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.modulation = nn.Linear(embedding, 2 * outputs)
-        self.norm2, self.conv2 = _norm(outputs), _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.dropout = nn.Dropout(dropout)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
-        h = F.silu(torch.addcmul(shift, self.norm2(h), 1 + scale))
-        return self.skip(x) + self.conv2(self.dropout(h))
-
-
-class Attention(nn.Module):
-    """Self-attention over all pixels with a residual connection."""
-
-    def __init__(self, channels: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm, self.qkv = _norm(channels), nn.Conv2d(channels, 3 * channels, 1)
-        self.out = _zero(nn.Conv2d(channels, channels, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        qkv = rearrange(self.qkv(self.norm(x)), "b (three n c) h w -> three b n (h w) c", three=3, n=self.heads)
-        h = F.scaled_dot_product_attention(*qkv.unbind(0))
-        return x + self.out(rearrange(h, "b n (h w) c -> b (n c) h w", h=x.shape[2]))
+RESAMPLE = ("conv", "block")
+MODULATION = ("scale_shift", "add")
+EMBEDDING = ("sinusoidal", "fourier")
+PROGRESSIVE = ("none", "residual")
 
 
 class UNet(nn.Module):
-    """U-Net on images (batch, image_channels, height, width); height and width divisible by patch · 2^(levels-1).
+    """U-Net on events (channels, length) or (channels, height, width), sizes divisible by patch · 2^(levels-1).
 
     ``multipliers`` gives the width of each level in units of ``channels``, ``attention`` the levels that attend, -1
-    the coarsest (the middle always does). With ``classes`` > 0 the label y is one of 0 … classes-1, or ``classes`` for
-    none. With ``learned_variance`` there are twice as many output channels.
+    the coarsest (the middle always does), with ``heads`` heads, or as many as have ``head_channels`` channels.
+    ``patch`` x ``patch`` pixels become channels of the first convolution, which costs patch² times less at equal width.
+    With ``classes`` > 0 the label y is one of 0 … classes-1, or ``classes`` for none; with ``augment`` > 0 there is
+    a label of so many numbers for the augmentation of training images (Karras et al. 2022, appendix F.2). With
+    ``learned_variance`` there are twice as many output channels. ``checkpoint`` computes the blocks again in the
+    backward pass rather than keep what is inside them (Chen et al. 2016).
+
+    The networks of the literature, at patch 1, differ in:
+
+    | option            | DDPM (a)   | ADM (b)     | DDPM++ (c) | NCSN++ (c) |
+    |-------------------|------------|-------------|------------|------------|
+    | modulation        | add        | scale_shift | add        | add        |
+    | resample          | conv       | block       | block      | block      |
+    | fir               | false      | false       | false      | true       |
+    | rescale           | false      | false       | true       | true       |
+    | embedding         | sinusoidal | sinusoidal  | sinusoidal | fourier    |
+    | progressive_input | none       | none        | none       | residual   |
+    | attention heads   | heads: 1   | head_channels: 64 | heads: 1 | heads: 1 |
+
+    (a) Ho et al. 2020, appendix B. (b) Dhariwal & Nichol 2021, section 3. (c) Song et al. 2021, appendix H. Filters
+    repeat the edge where NCSN++ pads with zeros, and come before the convolution. Sinusoids want labels of the size
+    0 … 1000 (time "1000t", "index"), Fourier features labels of order one ("lambda", which is -log σ where α = 1).
 
     >>> import torch
-    >>> UNet(1, channels=16, classes=10)(torch.zeros(2, 1, 28, 28), torch.zeros(2), torch.tensor([3, 10])).shape
+    >>> net = UNet((1, 28, 28), channels=16, classes=10)
+    >>> net(torch.zeros(2, 1, 28, 28), torch.zeros(2), torch.tensor([3, 10])).shape
     torch.Size([2, 1, 28, 28])
+    >>> UNet((2, 64), channels=16)(torch.zeros(5, 2, 64), torch.zeros(5)).shape
+    torch.Size([5, 2, 64])
     """
 
     def __init__(
         self,
-        image_channels: int,
+        event_shape: Sequence[int],
         channels: int = 64,
         multipliers: Sequence[int] = (1, 2),
         blocks: int = 2,
@@ -87,37 +82,70 @@ class UNet(nn.Module):
         classes: int = 0,
         dropout: float = 0.0,
         learned_variance: bool = False,
+        head_channels: int | None = None,
+        modulation: str = "scale_shift",
+        resample: str = "conv",
+        fir: bool = False,
+        rescale: bool = False,
+        embedding: str = "sinusoidal",
+        progressive_input: str = "none",
+        augment: int = 0,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        if not multipliers or min(channels, blocks, heads, patch, *multipliers) < 1 or classes < 0:
-            raise BadInput("UNet: channels, multipliers, blocks, heads and patch must be positive, classes 0 or more")
-        embedding, widths = 4 * channels, [channels * m for m in multipliers]
-        levels = len(widths)
+        check_counts("UNet", channels=channels, blocks=blocks, heads=heads, patch=patch, levels=len(multipliers))
+        check_counts("UNet", **{f"multipliers[{i}]": m for i, m in enumerate(multipliers)})
+        check_counts("UNet", 0, classes=classes, augment=augment)
+        check_flags("UNet", learned_variance=learned_variance, fir=fir, rescale=rescale, checkpoint=checkpoint)
+        choose("UNet modulation", modulation, MODULATION)
+        choose("UNet resample", resample, RESAMPLE)
+        choose("UNet embedding", embedding, EMBEDDING)
+        choose("UNet progressive_input", progressive_input, PROGRESSIVE)
+        widths, levels = [channels * m for m in multipliers], len(multipliers)
+        self.stride = patch * 2 ** (levels - 1)
+        shape = check_grid("UNet", event_shape, self.stride, f"patch {patch}, {levels} levels")
+        self.event_shape, self.dims, self.patch, self.classes = shape, len(shape) - 1, patch, classes
+        self.blocks, self.levels, self.fir, self.checkpoint = blocks, levels, fir, checkpoint
         if not all(-levels <= level < levels for level in attention):
             raise BadInput(f"UNet: attention = {list(attention)} names a level that is not one of the {levels}")
         attending = {level % levels for level in attention}
-        if any(width % heads for level, width in enumerate(widths) if level in {*attending, levels - 1}):
-            raise BadInput(f"UNet: widths {widths} must be divisible by heads = {heads} where they attend")
-        self.image_channels, self.patch, self.classes = image_channels, patch, classes
-        self.stride = patch * 2 ** (len(widths) - 1)
-        self.time = nn.Sequential(
-            Sinusoidal(channels), nn.Linear(channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
-        self.labels = nn.Embedding(classes + 1, embedding) if classes else None
-        self.stem = nn.Conv2d(image_channels * patch**2, channels, 3, padding=1)
+        if head_channels is not None:
+            check_counts("UNet", head_channels=head_channels)
+        per_head = f"heads = {heads}" if head_channels is None else f"head_channels = {head_channels}"
+        if any(widths[level] % (head_channels or heads) for level in {*attending, levels - 1}):
+            raise BadInput(f"UNet: widths {widths} must be divisible by {per_head} where they attend")
+        dims, emb, pixels = self.dims, 4 * channels, shape[0] * patch**self.dims
+
+        def block(inputs: int, outputs: int, **how: Any) -> Block:
+            return Block(dims, inputs, outputs, emb, dropout, modulation, rescale, fir=fir, **how)
+
+        def attend(width: int) -> Attention:
+            return Attention(dims, width, width // head_channels if head_channels else heads, rescale)
 
         def stage(inputs: int, outputs: int, attends: bool) -> nn.ModuleList:
-            stage = nn.ModuleList([Block(inputs, outputs, embedding, dropout)])
-            if attends:
-                stage.append(Attention(outputs, heads))
-            return stage
+            return nn.ModuleList([block(inputs, outputs), *([attend(outputs)] if attends else [])])
 
+        self.sinusoidal = embedding == "sinusoidal"
+        features = Sinusoidal(channels) if self.sinusoidal else Fourier(1, 2 * channels, 16.0)
+        self.time = nn.Sequential(
+            features, nn.Linear((2 - self.sinusoidal) * channels, emb), nn.SiLU(), nn.Linear(emb, emb)
+        )
+        self.labels = label_embedding(classes, emb)
+        self.stem = conv(dims, pixels, channels)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        self.pool, self.unpool = nn.ModuleList(), nn.ModuleList()
-        width, skips = channels, [channels]
+        self.pool, self.unpool, self.pyramid = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        stride = 1 if fir else 2  # of a convolution that halves: a filter halves before it
+        width, skips, seen = channels, [channels], pixels
         for level, outputs in enumerate(widths):
             if level:
-                self.pool.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
+                self.pool.append(
+                    conv(dims, width, width, stride=stride)
+                    if resample == "conv"
+                    else block(width, width, resample=halve)
+                )
+                if progressive_input == "residual":
+                    self.pyramid.append(conv(dims, seen, width, stride=stride))
+                    seen = width
                 skips.append(width)
             for _ in range(blocks):
                 self.down.append(stage(width, outputs, level in attending))
@@ -129,45 +157,64 @@ class UNet(nn.Module):
                 self.up.append(stage(width + skips.pop(), outputs, level in attending))
                 width = outputs
             if level:
-                self.unpool.append(nn.Conv2d(width, width, 3, padding=1))
-        self.blocks, self.levels = blocks, levels
-        self.out = nn.Sequential(
-            _norm(width),
-            nn.SiLU(),
-            _zero(nn.Conv2d(width, (1 + learned_variance) * image_channels * patch**2, 3, padding=1)),
-        )
+                self.unpool.append(
+                    conv(dims, width, width) if resample == "conv" else block(width, width, resample=double)
+                )
+        self.out = nn.Sequential(norm(width), nn.SiLU(), zero(conv(dims, width, (1 + learned_variance) * pixels)))
+        self.augment, self.augment_in = augment, augment_linear(augment, emb)
+        self.factor = math.sqrt(0.5) if rescale else None
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"], label: Float[Tensor, "batch"], y: Tensor | None = None
-    ) -> Float[Tensor, "batch outputs height width"]:
-        """The network's output at states x, time labels (of the size 0 … 1000) and class labels y (None: no class)."""
-        if x.ndim != 4 or x.shape[1] != self.image_channels or any(size % self.stride for size in x.shape[2:]):
+        self,
+        x: Float[Tensor, "batch channels *space"],
+        label: Float[Tensor, "batch"],
+        y: Tensor | None = None,
+        augment: Float[Tensor, "batch augment"] | None = None,
+    ) -> Float[Tensor, "batch outputs *space"]:
+        """The network's output at states x, time labels, class labels y (None: no class), augmentation labels."""
+        if x.ndim != self.dims + 2 or x.shape[1] != self.event_shape[0] or any(n % self.stride for n in x.shape[2:]):
+            names = "length" if self.dims == 1 else "h, w"
             raise BadInput(
-                f"UNet: image shape {tuple(x.shape[1:])} must be ({self.image_channels}, h, w),"
-                f" h and w divisible by {self.stride}"
+                f"UNet: event shape {tuple(x.shape[1:])} must be ({self.event_shape[0]}, {names}),"
+                f" {names.replace(',', ' and')} divisible by {self.stride}"
             )
-        embedding = self.time(label)
-        if self.labels is not None:
-            y = torch.full((len(x),), self.classes, device=x.device) if y is None else y
-            embedding = embedding + self.labels(y)
-        embedding = F.silu(embedding)
+        embedding = self.time(label if self.sinusoidal else label[:, None])
+        embedding = F.silu(conditioned(embedding, self.labels, self.augment_in, y, augment))
+        h = to_depth(x, self.patch)
+        seen, h = h, self.stem(h.contiguous(memory_format=torch.channels_last) if self.dims == 2 else h)
+        skips = [h]
+        for level in range(self.levels):
+            if level:
+                h = self._resized(self.pool[level - 1], h, embedding, halve if self.fir else None)
+                if self.pyramid:
+                    seen = self.pyramid[level - 1](halve(seen, True) if self.fir else seen)
+                    seen = h = rescaled(seen + h, self.factor)
+                skips.append(h)
+            for i in range(level * self.blocks, (level + 1) * self.blocks):
+                h = self._run(self.down[i], embedding, h)
+                skips.append(h)
+        h = self._run(self.middle, embedding, h)
+        for i in range(self.levels * (self.blocks + 1)):
+            h = self._run(self.up[i], embedding, h, skips.pop())
+            level, last = divmod(i + 1, self.blocks + 1)
+            if not last and level < self.levels:
+                h = self._resized(self.unpool[level - 1], h, embedding, double)
+        return from_depth(self.out(h), self.patch).contiguous()
 
-        def run(stage: nn.Module, h: Tensor) -> Tensor:
-            for layer in stage.children():
+    def _run(self, stage: nn.Module, embedding: Tensor, h: Tensor, skip: Tensor | None = None) -> Tensor:
+        """A block, or the layers of a stage one after another, on h beside what skips to it."""
+
+        def run(embedding: Tensor, h: Tensor, skip: Tensor | None) -> Tensor:
+            h = h if skip is None else torch.cat([h, skip], dim=1)
+            for layer in [stage] if isinstance(stage, Block) else stage.children():
                 h = layer(h, embedding) if isinstance(layer, Block) else layer(h)
             return h
 
-        h = self.stem(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
-        skips = [h]
-        for i, stage in enumerate(self.down):
-            if i and i % self.blocks == 0:
-                h = self.pool[i // self.blocks - 1](h)
-                skips.append(h)
-            h = run(stage, h)
-            skips.append(h)
-        h = run(self.middle, h)
-        for i, stage in enumerate(self.up):
-            h = run(stage, torch.cat([h, skips.pop()], dim=1))
-            if (i + 1) % (self.blocks + 1) == 0 and i // (self.blocks + 1) < self.levels - 1:
-                h = self.unpool[i // (self.blocks + 1)](F.interpolate(h, scale_factor=2.0, mode="nearest"))
-        return F.pixel_shuffle(self.out(h), self.patch).contiguous()
+        if self.checkpoint and torch.is_grad_enabled():
+            return recomputed(run, embedding, h, skip, use_reentrant=False)
+        return run(embedding, h, skip)
+
+    def _resized(self, layer: nn.Module, h: Tensor, embedding: Tensor, resize: Resample | None) -> Tensor:
+        if isinstance(layer, Block):
+            return self._run(layer, embedding, h)
+        return layer(h if resize is None else resize(h, self.fir))
