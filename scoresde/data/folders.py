@@ -57,13 +57,10 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open: Any = None
+        self._open: tuple[int, _Zip | _Tar] | None = None
 
     def names(self) -> list[str]:
-        archive = self._get()
-        if isinstance(archive, zipfile.ZipFile):
-            return [member.filename for member in archive.infolist() if not member.is_dir()]
-        return list(archive.members)
+        return list(self._get().members)
 
     def read(self, name: str) -> bytes:
         try:
@@ -71,10 +68,10 @@ class Archive:
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
             raise BadInput(f"{self.path / name}: cannot be read from the archive ({error})") from error
 
-    def _get(self) -> Any:
+    def _get(self) -> "_Zip | _Tar":
         if self._open is None or self._open[0] != os.getpid():
+            kind = _Tar if self.path.suffix.lower() == ".tar" else _Zip
             try:
-                kind = _Tar if self.path.suffix.lower() == ".tar" else zipfile.ZipFile
                 self._open = os.getpid(), kind(self.path)
             except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError) as error:
                 raise BadInput(f"{self.path}: damaged, or not a {self.path.suffix[1:]} archive ({error})") from error
@@ -84,12 +81,27 @@ class Archive:
         return {"path": self.path, "_open": None}
 
 
+def _plain(name: str) -> str:
+    """A name without the ./ that archives may put in front."""
+    return str(PurePosixPath(name))
+
+
+class _Zip:
+    def __init__(self, path: Path) -> None:
+        self.archive = zipfile.ZipFile(path)
+        self.members = {_plain(member.filename): member for member in self.archive.infolist() if not member.is_dir()}
+
+    def read(self, name: str) -> bytes:
+        return self.archive.read(self.members[name])
+
+
 class _Tar:
     """An uncompressed tar file: where each member lies, and the file."""
 
     def __init__(self, path: Path) -> None:
         with tarfile.open(path, "r:") as archive:
-            self.members = {member.name: (member.offset_data, member.size) for member in archive if member.isreg()}
+            files = [member for member in archive if member.isreg()]
+        self.members = {_plain(member.name): (member.offset_data, member.size) for member in files}
         self.file = path.open("rb")
 
     def read(self, name: str) -> bytes:

@@ -75,8 +75,8 @@ def pixels(image: Any, what: str, channels: int | None = None, size: Size | None
 def fit(image: Any, size: Size) -> Any:
     """The middle of a Pillow image, as large as its aspect allows, resized to (height, width).
 
-    Pillow's Lanczos filter grows with the reduction, so that nothing is aliased; large images are first reduced by a
-    whole factor, to about three times the size. An image that has the size already is returned as it is.
+    Pillow's Lanczos filter grows with the reduction, so that nothing is aliased. An image that has the size already is
+    returned as it is.
 
     >>> from PIL import Image
     >>> fit(Image.new("RGB", (500, 375), "red"), (64, 64)).size
@@ -90,4 +90,4 @@ def fit(image: Any, size: Size) -> Any:
     scale = min(image.width / width, image.height / height)
     left, top = (image.width - scale * width) / 2, (image.height - scale * height) / 2
     box = (left, top, left + scale * width, top + scale * height)
-    return image.resize((width, height), Image.Resampling.LANCZOS, box, reducing_gap=3.0)
+    return image.resize((width, height), Image.Resampling.LANCZOS, box)

@@ -11,11 +11,11 @@ from scoresde.data.arrays import read_array
 from scoresde.data.dataset import Dataset
 from scoresde.data.folders import read_archive, read_folder
 from scoresde.data.hub import read_hub
-from scoresde.data.photos import cifar10, flowers64
+from scoresde.data.photos import CIFAR10_FILES, cifar10, flowers64
 from scoresde.data.public import PUBLIC, datasaurus, public_images
 from scoresde.data.readers import read_idx_set
+from scoresde.data.series import ETTH1_SPLITS, etth1, read_series
 from scoresde.data.series import OPTIONS as SERIES
-from scoresde.data.series import etth1, read_series
 from scoresde.data.tables import read_table
 from scoresde.data.toy import TOY, toy_set
 from scoresde.errors import BadInput, choose
@@ -32,11 +32,11 @@ READERS: dict[str, Callable[..., Dataset]] = {
     ".idx": read_idx_set,
     "-ubyte": read_idx_set,
 }
-SPLIT: dict[str, Callable[..., Dataset]] = {  # public sets that have splits: f(split, **options)
-    **{name: partial(public_images, name) for name in PUBLIC},
-    "cifar10": cifar10,
-    "flowers64": flowers64,
-    "etth1": etth1,
+SPLITS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {  # public sets: f(split, **options), their splits
+    **{name: (partial(public_images, name), tuple(images.splits)) for name, images in PUBLIC.items()},
+    "cifar10": (cifar10, tuple(CIFAR10_FILES)),
+    "flowers64": (flowers64, ("train",)),
+    "etth1": (etth1, tuple(ETTH1_SPLITS)),
 }
 HUB = "hf:"
 
@@ -48,7 +48,7 @@ def available() -> tuple[str, ...]:
         >>> "moons" in available()
         True
     """
-    return (*SPLIT, "datasaurus", *TOY)
+    return (*SPLITS, "datasaurus", *TOY)
 
 
 def load(name_or_path: str | os.PathLike[str], split: str = "train", **options: Any) -> Dataset:
@@ -73,8 +73,8 @@ def load(name_or_path: str | os.PathLike[str], split: str = "train", **options: 
         torch.Size([500, 2])
     """
     text = os.fspath(name_or_path)
-    if text in SPLIT:
-        return _call(partial(SPLIT[text], split), text, options)
+    if text in SPLITS:
+        return _call(partial(SPLITS[text][0], split), text, options)
     if text.startswith(HUB):
         return _call(partial(read_hub, text.removeprefix(HUB), split), text, options)
     reader = _reader(text, series=not options.keys().isdisjoint(SERIES))
