@@ -39,7 +39,8 @@ def augment(x: Tensor, generator: Generator, p: float = 0.12, mirror: float | No
         x: (n, C, H, W), floating point, on any device.
         generator: a CPU generator; how much is drawn depends on n alone.
         p: the probability, from 0 to 1; at 0 the images come back as they are.
-        mirror: the probability of the first one, if another: at 1 every second image is mirrored.
+        mirror: the probability of the first one, if another: at 1, as in the published runs, every second image is
+            mirrored.
 
     Returns:
         The images, and float32 labels on their device, as `transform` takes them: zeros where an image is untouched.
@@ -47,7 +48,9 @@ def augment(x: Tensor, generator: Generator, p: float = 0.12, mirror: float | No
     Raises:
         BadInput: no images of floating point, or a probability out of range.
 
-    Source: T. Karras, M. Aittala, T. Aila, S. Laine 2022 (arXiv:2206.00364), appendix F.2 and table 6.
+    Source: T. Karras, M. Aittala, T. Aila, S. Laine 2022 (arXiv:2206.00364), appendix F.2 and table 6. The direction of
+    stretching is drawn from half a turn, not from a whole one: that is the same law of images, but in a whole turn
+    every label names two transformations, of which one undoes the other.
 
     Example:
         >>> generator = torch.Generator().manual_seed(0)

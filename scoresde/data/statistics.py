@@ -9,6 +9,8 @@ from torch import Tensor
 from scoresde.data.dataset import Dataset, piece_size
 from scoresde.errors import BadInput
 
+_PART = 2**16  # numbers in float64 at a time: they stay in a processor's cache
+
 
 class Statistics(NamedTuple):
     """Of some numbers: the smallest, the largest, the mean and the standard deviation (the 1/N one)."""
@@ -24,13 +26,13 @@ class _Encoder(Protocol):
 
 
 class Moments:
-    """Running figures of d columns in float64, joined piece by piece.
+    """Running figures of d variables in float64, joined piece by piece.
 
     n = n₁ + n₂, δ = m₂ − m₁, m = m₁ + δ n₂/n, M = M₁ + M₂ + δ² n₁n₂/n (T. Chan, G. Golub, R. LeVeque 1979).
 
     Example:
         >>> moments = Moments()
-        >>> moments.add(torch.tensor([[1.0], [2.0]]))
+        >>> moments.add(torch.tensor([[1.0, 2.0]]))
         >>> moments.add(torch.tensor([[6.0]]))
         >>> moments.mean.tolist(), moments.total()
         ([3.0], Statistics(low=1.0, high=6.0, mean=3.0, std=2.160...))
@@ -40,13 +42,17 @@ class Moments:
         self.count = 0
         self.low = self.high = self.mean = self.squares = torch.zeros(0, dtype=torch.float64)
 
-    def add(self, columns: Tensor) -> None:
-        """Take in the rows of (n, d) numbers."""
-        n, first = len(columns), not self.count
-        low, high = columns.amin(dim=0).double(), columns.amax(dim=0).double()  # which pass NaN on
-        values = columns.double()
-        mean = values.mean(dim=0)
-        squares = (values - mean).square().sum(dim=0)
+    def add(self, values: Tensor) -> None:
+        """Take in (d, n) numbers."""
+        for part in values.split(max(1, _PART // len(values)), dim=1):
+            self._add(part)
+
+    def _add(self, values: Tensor) -> None:
+        n, first = values.shape[1], not self.count
+        low, high = values.amin(dim=1).double(), values.amax(dim=1).double()  # which pass NaN on
+        values = values.double()
+        mean = values.mean(dim=1)
+        squares = (values - mean[:, None]).square_().sum(dim=1)
         self.count += n
         if first:
             self.low, self.high, self.mean, self.squares = low, high, mean, squares
@@ -58,23 +64,23 @@ class Moments:
 
     @property
     def std(self) -> Tensor:
-        """The standard deviation of each column."""
+        """The standard deviation of each variable."""
         return (self.squares / self.count).sqrt()
 
     def each(self) -> list[Statistics]:
-        """The figures of each column."""
+        """The figures of each variable."""
         figures = (self.low, self.high, self.mean, self.std)
         return [Statistics(*row) for row in torch.stack(figures, dim=1).tolist()]
 
     def total(self) -> Statistics:
-        """The figures of all columns together."""
+        """The figures of all variables together."""
         mean = self.mean.mean()
         variance = (self.squares / self.count + (self.mean - mean).square()).mean()
         return Statistics(float(self.low.min()), float(self.high.max()), float(mean), float(variance.sqrt()))
 
 
 def measure(data: Dataset | Tensor, axis: int | None = None, scaler: _Encoder | None = None) -> Moments:
-    """The moments of data (N, *event), one column for each place along `axis`, or one for all numbers.
+    """The moments of data (N, *event), one variable for each place along `axis`, or one for all numbers.
 
     Args:
         data: a data set, read in pieces, or a tensor.
@@ -88,7 +94,7 @@ def measure(data: Dataset | Tensor, axis: int | None = None, scaler: _Encoder | 
     moments = Moments()
     for piece in _pieces(data):
         x = scaler.encode(piece) if scaler else piece
-        moments.add(x.reshape(-1, 1) if axis is None else x.movedim(axis, -1).reshape(-1, x.shape[axis]))
+        moments.add(x.reshape(1, -1) if axis is None else x.movedim(axis, 0).reshape(x.shape[axis], -1))
     return moments
 
 
