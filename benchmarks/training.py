@@ -6,9 +6,9 @@
 Both nets see 14 x 14 images of 4 channels (what a patch of 2 makes of 28 x 28), widths 48 and 96, two blocks a level,
 attention in the middle. Theirs is stepped as diffusers' own example does: add_noise, UNet2DModel, mse_loss, backward,
 clip_grad_norm_, AdamW, its learning rate, EMAModel. Ours is `Run.advance`: rows of a data set, scaling, times, noise,
-the loss, backward, clipping, AdamW, the average, the losses by level. Steps are taken in turn; the ratio is the median of
-those of neighbouring steps, which a noisy machine disturbs least, theirs over ours: above 1 ours is faster. "batch" is
-the share of our step that is spent on making the batch (rows, scaling, times, noise).
+the loss, backward, clipping, AdamW, the average, the losses by level. Steps are taken in turn; the ratio is the median
+of those of neighbouring steps, which a noisy machine disturbs least, theirs over ours: above 1 ours is faster. "batch"
+is the share of our step that is spent on making the batch (rows, scaling, times, noise).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def ours(data: Dataset, batch: int, precision: str, compiled: bool, device: str)
 
 def theirs(data: Dataset, batch: int, precision: str, compiled: bool, device: str) -> tuple[Callable[[], None], int]:
     """diffusers' step, and the number of its parameters."""
-    from diffusers import DDPMScheduler, UNet2DModel
-    from diffusers.training_utils import EMAModel
+    from diffusers import DDPMScheduler, UNet2DModel  # pyright: ignore[reportMissingImports]
+    from diffusers.training_utils import EMAModel  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     model: Any = UNet2DModel(
@@ -77,7 +77,7 @@ def theirs(data: Dataset, batch: int, precision: str, compiled: bool, device: st
         x = x.to(device).float() / 127.5 - 1
         noise = torch.randn_like(x)
         t = torch.randint(0, 1000, (len(x),), device=device)
-        noisy = scheduler.add_noise(x, noise, t)  # pyright: ignore[reportArgumentType]
+        noisy = scheduler.add_noise(x, noise, t)
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             out = model(noisy, t).sample
         loss = F.mse_loss(out.float(), noise)

@@ -44,6 +44,7 @@ class Train(_Strict):
 
     ``init`` is a model to start from, by path or shipped name. ``ema`` is one average or several, each a decay or
     "half_life:STEPS" or "power:WIDTH"; ``snapshots`` keeps them every so many steps, to make others of afterwards.
+    ``augment`` is the probability of each of the geometric transformations that the network is told of.
     """
 
     steps: int = Field(10_000, ge=1)
@@ -62,6 +63,7 @@ class Train(_Strict):
     uncertainty: bool = False
     label_dropout: float = Field(0.1, ge=0, le=1)
     flip: bool = False
+    augment: float = Field(0.0, ge=0, le=1)
     precision: Literal["auto", "float32", "bf16"] = "auto"
     seed: int = Field(0, ge=0)
     micro_batch: int | None = Field(None, ge=1)

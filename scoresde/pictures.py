@@ -139,6 +139,33 @@ def scatter(points: np.ndarray, labels: np.ndarray | None = None, size: int = 64
     return _png(_scatter(points, labels, size, _ranges(points, square)))
 
 
+def curves(x: np.ndarray, columns: int = 4) -> bytes:
+    """Time series (n, channels, length), one panel each with a line per channel, all on one scale."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    n, channels, length = x.shape
+    fine, width, height = 2, 260, 130
+    rows, columns = math.ceil(n / columns), min(n, columns)
+    ((low, high),) = _ranges(x.reshape(-1, 1), False)
+    image = Image.new("RGB", (fine * columns * width, fine * rows * height), "white")
+    draw = ImageDraw.Draw(image)
+    font: Any = ImageFont.load_default(10 * fine)
+    for k in range(n):
+        left, top = fine * ((k % columns) * width + 40), fine * ((k // columns) * height + 8)
+        right, bottom = left + fine * (width - 50), top + fine * (height - 16)
+        for value in ticks(low, high, 3):
+            level = bottom - (value - low) / (high - low) * (bottom - top)
+            draw.line([(left, level), (right, level)], GUIDE, fine)
+            draw.text((left - 4 * fine, level), f"{value:g}", INK, font, anchor="rm")
+        across = left + (np.arange(length) + 0.5) / length * (right - left)
+        for channel in range(channels):
+            down = bottom - (x[k, channel] - low) / (high - low) * (bottom - top)
+            line = list(zip(across.tolist(), down.tolist(), strict=True))
+            draw.line(line if length > 1 else line * 2, COLOURS[channel % len(COLOURS)], fine)
+        draw.rectangle((left, top, right, bottom), outline=FRAME, width=1)
+    return _png(np.asarray(image.reduce(fine)))
+
+
 def _points(x: np.ndarray, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None, bool]:
     """Vectors as points, by their first two coordinates, numbers as those of their CDF; whether to scale axes alike."""
     flat = x.reshape(len(x), -1)

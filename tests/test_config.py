@@ -54,7 +54,8 @@ def test_every_shipped_config_trains(path: Path) -> None:
     assert type(denoiser.sde) is type(construct("sde", SDES, config.sde)) and denoiser.prediction == config.prediction
     x = torch.randn(2, *data.event_shape, generator=torch.Generator().manual_seed(0))
     assert denoiser.x0(x, denoiser.sde.t_max / 2).shape == x.shape
-    run = Run(config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 4})}), data)
+    small = {"batch_size": 4, "init": None, "compile": False}
+    run = Run(config.model_copy(update={"train": config.train.model_copy(update=small)}), data)
     run.advance()
     assert run.step == 1 and run.skipped == 0
     assert config.train.steps % config.train.checkpoint_every == 0 and config.train.warmup < config.train.steps
@@ -62,7 +63,7 @@ def test_every_shipped_config_trains(path: Path) -> None:
 
 def test_shipped_configs_are_named_by_their_data() -> None:
     assert {"datasaurus", "swiss_roll", "mnist", "fashion_mnist"} <= {path.stem for path in CONFIGS}
-    assert all(load_config(path).data.name == path.stem for path in CONFIGS)
+    assert all(path.stem.startswith(load_config(path).data.name) for path in CONFIGS)
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)

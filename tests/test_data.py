@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from reading import refuses, save, some_pixels, write
 
 from scoresde.data import TOY, Dataset, available, datasaurus, load, public_images, read_idx
 from scoresde.data.public import PUBLIC
@@ -25,24 +25,9 @@ def idx_bytes(array: np.ndarray[Any, Any]) -> bytes:
     return header + np.array(array.shape, ">u4").tobytes() + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
-def write(path: Path, content: bytes | str) -> Path:
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def refuses(path: Path | str, *words: str, **options: Any) -> None:
-    """Loading fails with one line that holds the words and, for a file, its path."""
-    with pytest.raises(BadInput) as caught:
-        load(path, **options)
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in (*words, str(path)):
-        assert word in message, message
-
-
 @pytest.fixture
 def pixels() -> np.ndarray[Any, Any]:
-    return np.random.default_rng(0).integers(0, 256, (6, 9, 7, 3), dtype=np.uint8)
+    return some_pixels(6, 9, 7, 3)
 
 
 # ---------------------------------------------------------------------------------------------------------- Dataset
@@ -259,12 +244,6 @@ def test_malformed_tables(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- folders
-
-
-def save(path: Path, pixels: np.ndarray[Any, Any], mode: str | None = None) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels)
-    (image.convert(mode) if mode else image).save(path)
 
 
 def test_folder_of_classes(tmp_path: Path, pixels: np.ndarray[Any, Any]) -> None:

@@ -397,7 +397,7 @@ def test_a_run_is_never_overwritten(tmp_path: Path) -> None:
 def test_requests_that_cannot_be_met_leave_no_folder(tmp_path: Path) -> None:
     for config, message in (
         (configured(batch_size=65), r"batch_size 65 is larger than the data \(64 rows of moons\)"),
-        (configured(flip=True), r"flip: only images are mirrored, the data have events of shape \(2,\)"),
+        (configured(flip=True), r"flip: only for images, the data have events of shape \(2,\)"),
         (configured(UNET), r"UNet: events of shape \(2,\) must be \(channels, length\) or \(channels, height, width\)"),
         (configured(prediction="epsilon"), "did you mean 'eps'"),
         (configured(time="1000 t"), "did you mean '1000t'"),

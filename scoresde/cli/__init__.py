@@ -18,6 +18,7 @@ COMMANDS = {
     "replay": "Draw again what is in a file, and compare.",
     "train": "Train a model by a config file; continue one that was stopped.",
     "average": "Another average of a run's weights, made afterwards.",
+    "data": "What a data set holds, before anything is trained on it; the sets known by name.",
     "models": "The models that come with scoresde.",
     "samplers": "Every sampler: order, network calls, defaults, options, when to use it.",
     "table": "The rows of a sampler: all numbers of a run, before it is run.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,8 +15,6 @@ from scoresde.cli.progress import TrainingMeter
 from scoresde.cli.text import align
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from scoresde.config import Config
     from scoresde.data import Dataset
 
@@ -113,12 +111,11 @@ def data_summary(config: Config, data: Dataset) -> str:
 
     from scoresde.cli.inspect import PRIOR_KL, mismatch
     from scoresde.construct import construct
-    from scoresde.data import Scaler
+    from scoresde.data import Scaler, statistics
     from scoresde.sdes import SDES
 
     kind = config.data.scaler
-    scaler = Scaler.fit(data.x, kind)
-    before, after = statistics(data.x), statistics(data.x, scaler)
+    before, after = statistics(data), statistics(data, Scaler.fit(data, kind))
     classes = f", {len(data.classes)} classes" if data.classes else ""
     names = ("min", "max", "mean", "std")
     lines = [
@@ -141,14 +138,3 @@ def data_summary(config: Config, data: Dataset) -> str:
             " choose another data.scaler, or samples will be poor"
         )
     return "\n".join(lines)
-
-
-def statistics(x: Tensor, scaler: Any = None) -> tuple[float, float, float, float]:
-    """(min, max, mean, standard deviation) over all numbers, a piece at a time."""
-    low, high, total, squares = float("inf"), float("-inf"), 0.0, 0.0
-    for piece in x.split(4096):
-        values = (scaler.encode(piece) if scaler else piece).double()
-        low, high = min(low, float(values.min())), max(high, float(values.max()))
-        total, squares = total + float(values.sum()), squares + float(values.square().sum())
-    mean = total / x.numel()
-    return low, high, mean, max(0.0, squares / x.numel() - mean**2) ** 0.5

@@ -12,7 +12,7 @@ from scoresde.errors import BadInput
 _MAX_LABEL = 65_535  # a larger number is not a class but a mistake
 
 
-def as_events(array: np.ndarray[Any, np.dtype[Any]], path: Path) -> Tensor:
+def as_events(array: np.ndarray[Any, np.dtype[Any]], path: Path | str) -> Tensor:
     """An array in the layout of `Dataset`: images to uint8 (N, C, H, W), other numbers to float32.
 
     Example:
@@ -32,7 +32,7 @@ def as_events(array: np.ndarray[Any, np.dtype[Any]], path: Path) -> Tensor:
 
 
 def as_labels(
-    values: np.ndarray[Any, np.dtype[Any]], classes: np.ndarray[Any, np.dtype[Any]] | None, path: Path
+    values: np.ndarray[Any, np.dtype[Any]], classes: np.ndarray[Any, np.dtype[Any]] | None, path: Path | str
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Labels as int64 numbers, and the names of the classes: the given ones, the sorted names, or "0", "1", ...
 
@@ -54,7 +54,7 @@ def as_labels(
     return torch.from_numpy(values.astype(np.int64)), names
 
 
-def _text(values: np.ndarray[Any, np.dtype[Any]], path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+def _text(values: np.ndarray[Any, np.dtype[Any]], path: Path | str) -> np.ndarray[Any, np.dtype[Any]]:
     try:
         return np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)
     except UnicodeDecodeError as error:

@@ -151,8 +151,7 @@ def datasaurus(which: str | None = None) -> Dataset:
         >>> datasaurus("dino").x.shape  # doctest: +SKIP
         torch.Size([142, 2])
     """
-    path = _find("datasaurus.tsv", _DATASAURUS_URL, _DATASAURUS_SHA256)
-    _verify(read_bytes(path), _DATASAURUS_SHA256, path)
+    path = find_file("datasaurus.tsv", _DATASAURUS_URL, f"sha256:{_DATASAURUS_SHA256}")
     table = read_table(path)
     source = f"{_DATASAURUS_URL} (MIT)"
     if which is None:
@@ -162,17 +161,47 @@ def datasaurus(which: str | None = None) -> Dataset:
 
 
 def _read_remote(folder: str, url: str, file: RemoteFile) -> Tensor:
-    path = _find(f"{folder}/{file.name}", url + file.name, file.sha256)
+    path = _locate(f"{folder}/{file.name}", url + file.name, f"sha256:{file.sha256}")
     raw = read_bytes(path)
-    _verify(raw, file.content_sha256, path)
+    verify(raw, f"sha256:{file.content_sha256}", path)
     return parse_idx(raw, path)
 
 
-def _find(relative: str, url: str, sha256: str) -> Path:
-    """The path of a file: in the folder SCORESDE_DATA where that is set, else in pooch's cache."""
+def find_file(relative: str, url: str, known_hash: str) -> Path:
+    """The path of a published file, whose bytes are checked: in the folder SCORESDE_DATA, or else downloaded once.
+
+    Args:
+        relative: where it lies in that folder, or in the cache.
+        url: where it comes from.
+        known_hash: "sha256:" or "md5:" and the hash that its publisher gives.
+
+    Raises:
+        BadInput: a file that is missing from SCORESDE_DATA, cannot be downloaded, or is another one.
+    """
+    path = _locate(relative, url, known_hash)
+    verify(read_bytes(path, unpack=False), known_hash, path)
+    return path
+
+
+def data_folder() -> Path | None:
+    """The folder that the variable SCORESDE_DATA names, where it is set."""
     folder = os.environ.get("SCORESDE_DATA")
+    return Path(folder) if folder else None
+
+
+def verify(content: bytes, known_hash: str, path: Path) -> None:
+    """Refuse content that is not the published one."""
+    kind, _, expected = known_hash.partition(":")
+    actual = hashlib.new(kind, content).hexdigest()
+    if actual != expected:
+        name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
+        raise BadInput(f"{path}: is not the published file: its content has {name} {actual}, expected {expected}")
+
+
+def _locate(relative: str, url: str, known_hash: str) -> Path:
+    folder = data_folder()
     if folder:
-        path = Path(folder, relative)
+        path = folder / relative
         if not path.is_file():
             raise BadInput(f"{path}: no such file in the folder SCORESDE_DATA; unset that variable to download it")
         return path
@@ -180,13 +209,7 @@ def _find(relative: str, url: str, sha256: str) -> Path:
 
     cache = Path(pooch.os_cache("scoresde"), relative)
     try:
-        return Path(pooch.retrieve(url, known_hash=f"sha256:{sha256}", fname=cache.name, path=cache.parent))
+        return Path(pooch.retrieve(url, known_hash=known_hash, fname=cache.name, path=cache.parent))
     except (OSError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise BadInput(f"{url}: download failed ({reason}); set SCORESDE_DATA to a folder with {relative}") from error
-
-
-def _verify(content: bytes, expected: str, path: Path) -> None:
-    actual = hashlib.sha256(content).hexdigest()
-    if actual != expected:
-        raise BadInput(f"{path}: is not the published file: its content has SHA-256 {actual}, expected {expected}")

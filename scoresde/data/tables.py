@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scoresde.data.dataset import Dataset
 from scoresde.errors import BadInput, choose
@@ -50,11 +51,7 @@ def read_table(
     coordinates = asked or [name for name in names if name != label]
     if not coordinates or label in coordinates:
         raise BadInput(f"{path}: needs columns of numbers, and the label column {label!r} cannot be one of them")
-    places = [names.index(choose(f"column of {path}", name, names)) for name in coordinates]
-    x = torch.tensor(
-        [[_number(path, line, names[place], cells[place]) for place in places] for line, cells in rows],
-        dtype=torch.float32,
-    )
+    x = _numbers(path, names, rows, coordinates)
     if label is None:
         return Dataset(x, name=path.stem, source=str(path))
     place = names.index(label)
@@ -68,7 +65,31 @@ def read_table(
     return Dataset(x, labels, classes, name=path.stem, source=str(path))
 
 
-def _read_rows(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_numbers(path: Path, columns: str | Sequence[str | int] | None = None) -> Tensor:
+    """The numbers of a csv or tsv file, (rows, columns) float32: of the named columns, or of all that have a number.
+
+    Raises:
+        BadInput: as `read_table`.
+    """
+    names, rows = _read_rows(path)
+    asked = _asked(columns) or [
+        name for place, name in enumerate(names) if any(_is_number(cells[place]) for _, cells in rows)
+    ]
+    if not asked:
+        raise BadInput(f"{path}: has no column of numbers")
+    return _numbers(path, names, rows, asked)
+
+
+Rows = list[tuple[int, list[str]]]  # the line number of each row, and its cells
+
+
+def _numbers(path: Path, names: list[str], rows: Rows, columns: list[str]) -> Tensor:
+    places = [names.index(choose(f"column of {path}", name, names)) for name in columns]
+    values = [[_number(path, line, names[place], cells[place]) for place in places] for line, cells in rows]
+    return torch.tensor(values, dtype=torch.float32)
+
+
+def _read_rows(path: Path) -> tuple[list[str], Rows]:
     """The names of the columns, and for each row its line number and cells."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

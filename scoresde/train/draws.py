@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from scoresde.config import Train
+from scoresde.data.augment import augmentations
 from scoresde.losses.times import Times
 
 FIRST, ORDER, STEP, DROPOUT, AUGMENT = range(5)  # streams of random numbers
@@ -54,9 +56,10 @@ def _order(size: int, seed: int, epoch: int) -> Tensor:
 
 
 class Draws(NamedTuple):
-    """The random numbers of some rows of a step: which are mirrored, which lose their label, t, its weight, noises."""
+    """The random numbers of some rows of a step: augmentation, labels that are dropped, t, its weight, noises."""
 
     mirrored: Tensor | None
+    warped: Tensor | None  # labels of `scoresde.data.augment`
     unlabelled: Tensor | None
     t: Tensor
     weight: Tensor
@@ -65,9 +68,9 @@ class Draws(NamedTuple):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Draws:
         """Each of them changed."""
-        mirrored, unlabelled, t, weight, noise, probe = self
-        maybe = [None if each is None else change(each) for each in (mirrored, unlabelled, probe)]
-        return Draws(maybe[0], maybe[1], change(t), change(weight), change(noise), maybe[2])
+        mirrored, warped, unlabelled, t, weight, noise, probe = self
+        a, b, c, d = (None if each is None else change(each) for each in (mirrored, warped, unlabelled, probe))
+        return Draws(a, b, c, change(t), change(weight), change(noise), d)
 
     def rows(self, which: slice) -> Draws:
         """Those of fewer rows."""
@@ -79,13 +82,16 @@ class Draws(NamedTuple):
 
 
 def draw(
-    shape: tuple[int, ...], times: Times, seed: int, step: int, flip: bool, dropout: float | None, probes: bool
+    shape: tuple[int, ...], times: Times, train: Train, step: int, labelled: bool = False, probes: bool = False
 ) -> Draws:
-    """The draws of a whole batch of this shape: ``flip`` mirrors, ``dropout`` takes labels, ``probes`` for slices."""
-    generator, n = torch.Generator().manual_seed(mix(seed, step, STEP)), shape[0]
-    mirrored = torch.rand(n, generator=generator) < 0.5 if flip else None
-    unlabelled = None if dropout is None else torch.rand(n, generator=generator) < dropout
+    """The draws of a whole batch of this shape; labels are dropped where there are any, ``probes`` are for slices."""
+    generator, n = torch.Generator().manual_seed(mix(train.seed, step, STEP)), shape[0]
+    mirrored = torch.rand(n, generator=generator) < 0.5 if train.flip else None
+    unlabelled = torch.rand(n, generator=generator) < train.label_dropout if labelled else None
     t, weight = times.draw(n, generator)
     noise = torch.randn(shape, generator=generator)
     probe = torch.randn(shape, generator=generator) if probes else None
-    return Draws(mirrored, unlabelled, t, weight, noise, probe)
+    warped = None
+    if train.augment:
+        warped = augmentations(n, torch.Generator().manual_seed(mix(train.seed, step, AUGMENT)), train.augment)
+    return Draws(mirrored, warped, unlabelled, t, weight, noise, probe)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
 from scoresde.config import RUNTIME, Config, parse_config
-from scoresde.data import Dataset, Scaler
+from scoresde.data import Dataset, Scaler, batches, check_trainable
+from scoresde.data.augment import LABELS, transform
+from scoresde.data.loader import Batch
 from scoresde.errors import BadInput, TrainingStopped
 from scoresde.model import build, load_weights
 from scoresde.schedule import like, per_sample
@@ -50,9 +53,13 @@ class Run:
         if train.batch_size > len(data):
             raise BadInput(f"batch_size {train.batch_size} is larger than the data ({len(data)} rows of {data.name})")
         self.config, self.data, self.tell = config, data, tell
-        self.scaler = Scaler.fit(data.x, config.data.scaler)
-        if train.flip and len(data.event_shape) != 3:
-            raise BadInput(f"train.flip: only images are mirrored, the data have events of shape {data.event_shape}")
+        self.scaler = Scaler.fit(data, config.data.scaler)
+        check_trainable(data)
+        for what, wanted in (("flip", train.flip), ("augment", train.augment > 0)):
+            if wanted and len(data.event_shape) != 3:
+                raise BadInput(f"train.{what}: only for images, the data have events of shape {data.event_shape}")
+        if train.augment and config.network.get("augment", 0) != LABELS:
+            raise BadInput(f"train.augment: the network must be told of it: network.augment = {LABELS}")
         self.engine = Engine(device, train.precision, train.trackers)
         self.device, self.share = self.engine.device, self.engine.share(train.batch_size)
         with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
@@ -72,6 +79,7 @@ class Run:
             self.network.compile()
         self.wrapped = self.engine.wrap(self.objective)
         self.step, self.skipped = 0, 0
+        self.feed: Iterator[Batch] | None = None
         self.micro = min(train.micro_batch or train.batch_size, self.share.stop - self.share.start)
 
     # ------------------------------------------------------------------------------------------------------- one step
@@ -81,10 +89,10 @@ class Run:
         for parameters in self.optimiser.param_groups:
             parameters["lr"] = learning_rate(self.config, self.step)
         self.network.train()
-        x0, y, draws = self.batch()
+        x0, cond, draws = self.batch()
         while True:
             try:
-                losses, total = self.descend(x0, y, draws)
+                losses, total = self.descend(x0, cond, draws)
                 break
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.micro == 1 or self.engine.world > 1:
@@ -107,31 +115,38 @@ class Run:
             self.report_skipped(t[~torch.isfinite(losses)], float(norm))
         return {"loss": loss, "gradient": float(norm)}
 
-    def batch(self) -> tuple[Tensor, Tensor | None, Draws]:
-        """This process's rows of the step's batch on the device: scaled events, their labels, and their draws."""
+    def batch(self) -> tuple[Tensor, dict[str, Tensor], Draws]:
+        """This process's rows of the step's batch on the device: scaled events, what the network is told, draws."""
         train, data = self.config.train, self.data
-        rows = batch_rows(len(data), train.batch_size, train.seed, self.step)
-        classes = getattr(self.network, "classes", 0) if data.labels is not None else 0
-        whole = draw(
-            (len(rows), *data.event_shape),
-            self.objective.times,
-            train.seed,
-            self.step,
-            train.flip,
-            train.label_dropout if classes else None,
-            self.objective.probes,
-        )
-        draws, rows = whole.rows(self.share).to(self.device), rows[self.share]
-        x0 = self.scaler.encode(data.x[rows].to(self.device, non_blocking=True))
+        if self.feed is None:
+            self.feed = batches(data, self.rows, self.step, sys.maxsize, train.workers, pin=self.device.type != "cpu")
+        _, x, labels = next(self.feed)
+        classes = getattr(self.network, "classes", 0) if labels is not None else 0
+        shape = (train.batch_size, *data.event_shape)
+        whole = draw(shape, self.objective.times, train, self.step, bool(classes), self.objective.probes)
+        draws = whole.rows(self.share).to(self.device)
+        x0 = self.scaler.encode(x.to(self.device, non_blocking=True))
         if draws.mirrored is not None:
             x0 = torch.where(draws.mirrored.reshape(-1, *(1,) * (x0.ndim - 1)), x0.flip(-1), x0)
-        if not classes:
-            return x0, None, draws
-        assert data.labels is not None and draws.unlabelled is not None
-        y = data.labels[rows].to(self.device, non_blocking=True)
-        return x0, torch.where(draws.unlabelled, classes, y), draws
+        cond: dict[str, Tensor] = {}
+        if draws.warped is not None:
+            x0, cond["augment"] = transform(x0, draws.warped), draws.warped
+        if classes:
+            assert labels is not None and draws.unlabelled is not None
+            cond["y"] = torch.where(draws.unlabelled, classes, labels.to(self.device, non_blocking=True))
+        return x0, cond, draws
 
-    def descend(self, x0: Tensor, y: Tensor | None, draws: Draws) -> tuple[Tensor, Tensor]:
+    def rows(self, step: int) -> Tensor:
+        """The data rows that this process takes at a step."""
+        train = self.config.train
+        return batch_rows(len(self.data), train.batch_size, train.seed, step)[self.share]
+
+    def close(self) -> None:
+        """End the processes that read ahead, and the trackers."""
+        self.feed = None
+        self.engine.end()
+
+    def descend(self, x0: Tensor, cond: Mapping[str, Tensor], draws: Draws) -> tuple[Tensor, Tensor]:
         """The gradient of the mean loss of this process's rows, in parts that fit; the losses, and as minimised."""
         self.optimiser.zero_grad(set_to_none=True)
         losses: list[Tensor] = []
@@ -142,11 +157,10 @@ class Run:
         ):
             for start in starts:
                 part = slice(start, start + self.micro)
-                of = draws.rows(part)
-                cond = {} if y is None else {"y": y[part]}
+                of, given = draws.rows(part), {key: value[part] for key, value in cond.items()}
                 with self.engine.shared(self.wrapped, start == starts[-1]):
                     with self.engine.autocast():
-                        loss, total = self.wrapped(x0[part], of.t, of.noise, of.probe, cond)
+                        loss, total = self.wrapped(x0[part], of.t, of.noise, of.probe, given)
                     total = of.weight * total
                     (total.sum() / len(x0)).backward()
                 losses.append(loss.detach())
@@ -188,7 +202,7 @@ class Run:
         total = torch.zeros((max(1, classes), *self.data.event_shape), dtype=torch.float64)
         squares = torch.zeros_like(total)
         for rows in torch.arange(n).split(4096):
-            x = self.scaler.encode(self.data.x[rows]).double()
+            x = self.scaler.encode(self.data.take(rows)).double()
             total.index_add_(0, labels[rows], x)
             squares.index_add_(0, labels[rows], x.square())
         number = torch.bincount(labels, minlength=max(1, classes)).double()
@@ -232,7 +246,7 @@ class Run:
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        self.step, self.skipped = int(info["step"]), int(info.get("skipped", 0))
+        self.step, self.skipped, self.feed = int(info["step"]), int(info.get("skipped", 0)), None
 
 
 def _decisive(config: Config) -> dict[str, Any]:

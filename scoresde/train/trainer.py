@@ -75,7 +75,7 @@ def train(
             save(run, out)
         raise
     finally:
-        run.engine.end()
+        run.close()
     if run.engine.main:
         export_model(path, out / MODEL)
         if config.train.report:
