@@ -181,7 +181,7 @@ class UNet(nn.Module):
         embedding = self.time(label if self.sinusoidal else label[:, None])
         embedding = F.silu(conditioned(embedding, self.labels, self.augment_in, y, augment))
         h = to_depth(x, self.patch)
-        seen, h = h, self.stem(h.contiguous(memory_format=torch.channels_last) if self.dims == 2 else h)
+        seen, h = h, self.stem(h)
         skips = [h]
         for level in range(self.levels):
             if level:
