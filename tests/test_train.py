@@ -176,6 +176,7 @@ KINDS: dict[str, tuple[dict, Callable[[], Dataset], dict]] = {
 def made(kind: str, **more: object) -> Run:
     network, data, options = KINDS[kind]
     scaler = {"scaler": "image"} if network is UNET else {}
+    network = more.pop("network", network)
     return Run(configured(network, scaler, **{**options, **more}), data())
 
 
@@ -649,3 +650,45 @@ def test_a_model_knows_the_moments_of_its_scaled_data(tmp_path: Path) -> None:
         alone = model.start(2.0, y[k : k + 1]).state(model.sde, noise[k : k + 1])
         assert torch.equal(together[k : k + 1], alone)
     assert not torch.equal(together, model.start(2.0).state(model.sde, noise))
+
+
+def test_networks_are_told_of_augmentation() -> None:
+    """Labels of what was done to each image; an image that is told zeros is the image itself."""
+    run, seen = made("pictures", flip=False, augment=0.3, network={**UNET, "augment": 9}), []
+    run.objective.register_forward_pre_hook(lambda module, args: seen.append((args[0], args[4]["augment"])))
+    for _ in range(8):
+        run.advance()
+    x0, told = (torch.cat(each) for each in zip(*seen, strict=True))
+    given = torch.cat([run.scaler.encode(run.data.x[batch_rows(24, 16, 0, step)]) for step in range(8)])
+    same_image = (x0 == given).flatten(1).all(1)
+    assert torch.equal(same_image, (told == 0).all(1)) and 0 < int(same_image.sum()) < len(x0)
+
+
+@pytest.mark.parametrize("kind", ["classes", "pictures"])
+def test_who_reads_the_data_does_not_matter(kind: str, tmp_path: Path) -> None:
+    """Worker processes, a set that stays on the disk: the same weights, bitwise."""
+    runs = [made(kind), made(kind, workers=2)]
+    data = runs[0].data
+    if kind == "pictures":
+        assert data.labels is not None
+        np.savez(tmp_path / "x.npz", images=data.x.numpy(), labels=data.labels.numpy(), classes=list(data.classes))
+        streamed = load(tmp_path / "x.npz", stream=True)
+        runs.append(Run(runs[0].config, streamed))
+    for run in runs:
+        for _ in range(3):
+            run.advance()
+        run.close()
+    for run in runs[1:]:
+        assert same(state(runs[0]), state(run))
+
+
+def test_augmentation_needs_a_network_that_listens() -> None:
+    with pytest.raises(BadInput, match=r"train.augment: the network must be told of it: network.augment = 9"):
+        made("pictures", augment=0.1)
+    with pytest.raises(BadInput, match=r"train.augment: only for images"):
+        made("points", augment=0.1)
+
+
+def test_constant_data_are_refused() -> None:
+    with pytest.raises(BadInput, match="constant"):
+        Run(configured(), Dataset(torch.ones(64, 2), name="ones"))
