@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from scoresde.errors import BadInput
@@ -23,6 +26,7 @@ class Engine:
     def __init__(self, device: str | torch.device, precision: str = "auto", trackers: Sequence[str] = ()) -> None:
         from accelerate import Accelerator, DistributedType
         from accelerate.state import AcceleratorState
+        from accelerate.utils import ProjectConfiguration
 
         device = torch.device(device)
         if device.index is not None:
@@ -36,7 +40,7 @@ class Engine:
             cpu=device.type == "cpu",
             mixed_precision="bf16" if precision == "bf16" else "no",
             log_with=list(trackers) or None,
-            project_dir=None,
+            project_config=ProjectConfiguration(logging_dir="."),  # where it is, `start_trackers` says
         )
         if self.accelerator.distributed_type not in (
             DistributedType.NO,
@@ -101,9 +105,8 @@ class Engine:
     def start_trackers(self, folder: str, settings: Mapping[str, Any]) -> None:
         """Begin what ``trackers`` named, in this folder."""
         if self.accelerator.log_with:
-            from accelerate.utils import ProjectConfiguration
-
-            self.accelerator.project_configuration = ProjectConfiguration(project_dir=folder, logging_dir=folder)
+            self.accelerator.project_configuration.set_directories(folder)
+            self.accelerator.project_configuration.logging_dir = folder
             self.accelerator.init_trackers("scoresde", config=_flat(settings))
 
     def track(self, figures: Mapping[str, Any], step: int) -> None:
@@ -111,10 +114,14 @@ class Engine:
         if self.accelerator.log_with:
             self.accelerator.log(dict(figures), step=step)
 
-    def track_images(self, images: Mapping[str, Any], step: int) -> None:
-        """Hand pictures, name: (n, height, width, channels) uint8, to the trackers."""
-        for tracker in self.accelerator.trackers:
-            tracker.log_images(dict(images), step=step)
+    def track_image(self, name: str, png: bytes, step: int) -> None:
+        """Hand a picture to the trackers."""
+        if self.accelerator.log_with:
+            with Image.open(BytesIO(png)) as image:
+                pixels = np.asarray(image.convert("RGB"))[None]
+            for tracker in self.accelerator.trackers:
+                layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                tracker.log_images({name: pixels}, step=step, **layout)
 
     def end(self) -> None:
         """Close the trackers."""

@@ -51,8 +51,7 @@ class Preview:
         content = picture(values, None if labels is None else labels.numpy())
         make(self.folder)
         write_atomically(self.folder / f"step-{run.step:07d}.png", content)
-        if len(shape) == 3:
-            run.engine.track_images({"samples": values.transpose(0, 2, 3, 1)}, run.step)
+        run.engine.track_image("samples", content, run.step)
         return content
 
 
