@@ -76,6 +76,11 @@ def pc(
     choose("rule", rule, RULES)
     if not 0 < snr < 1:
         raise BadInput(f"snr = {snr!r} must be in (0, 1)")
+    if predictor == "sheun":
+        raise BadInput(
+            "predictor 'sheun' makes two calls a step, which the stated calls and the norm rule leave out:"
+            " use 'reverse-diffusion', sampler 'sheun' alone, or in Python predictor=sheun"
+        )
     name = predictor if isinstance(predictor, str) else getattr(predictor, "__name__", repr(predictor))
     build = PREDICTORS[choose("predictor", predictor, PREDICTORS)] if isinstance(predictor, str) else predictor
     options = {k: v for k, v in {"eta": eta, "variance": variance}.items() if v is not None}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from scoresde.errors import BadInput, choose, nearest
+from scoresde.errors import BadInput, choose
 from scoresde.samplers.adams import deis, ipndm, lms, phi_ab, plms, pndm
 from scoresde.samplers.adaptive import dpm_adaptive, rk45, sde_adaptive
 from scoresde.samplers.aliases import in_our_words
@@ -17,6 +16,7 @@ from scoresde.samplers.edm import edm
 from scoresde.samplers.langevin import langevin, pc
 from scoresde.samplers.multistep import ddim, eab2, eab3, eab4, exponential_multistep
 from scoresde.samplers.ode import ode, ode_adaptive
+from scoresde.samplers.options import check_kinds, no_option, options_of
 from scoresde.samplers.predictor_corrector import sa_solver, unipc
 from scoresde.samplers.restart import restart, travel
 from scoresde.samplers.runge_kutta import heun, midpoint, rk4, sheun
@@ -44,7 +44,8 @@ OWN_STEPS: Builder = _OwnSteps()
 class Sampler:
     """A named sampler: its builder and what a user wants to know before choosing it.
 
-    ``steps``, ``grid`` and ``final`` are its defaults and ``nfe`` its calls in n steps of them, a formula in n and the
+    ``steps``, ``grid`` and ``final`` are its defaults, but for few steps those of ``by_steps``, (up to n steps, grid,
+    final), n rising: by measurement (`benchmarks/grids.py`). ``nfe`` is its calls in n steps, a formula in n and the
     options. ``build`` makes it from times, ``adaptive`` the variant that chooses its own; a sampler has one or both.
     ``encode`` builds the one that runs from data to noise (deterministic samplers only): in noise space or in φ, as
     data space amplifies errors on the way up; ``encode_grid`` is its default grid. ``revision`` rises when its numbers
@@ -63,14 +64,23 @@ class Sampler:
     adaptive: Builder | None = None
     encode: Builder | None = None
     encode_grid: str = "phi"
+    by_steps: tuple[tuple[int, str, str], ...] = ()
     revision: int = 1
+
+    def defaults(self, n: int) -> tuple[str, str]:
+        """The grid and ending of n steps where none are given."""
+        return next(((grid, final) for steps, grid, final in self.by_steps if n <= steps), (self.grid, self.final))
 
     def options(self, adaptive: bool = False) -> dict[str, Any]:
         """The options of the builder and their defaults, read off its signature."""
-        return options_of(self.adaptive if self.adaptive and (adaptive or not self.build) else self.build)
+        return options_of(self.builder(adaptive))
+
+    def builder(self, adaptive: bool = False) -> Builder:
+        """The builder of runs with fixed steps, or of adaptive ones."""
+        return self.adaptive if self.adaptive and (adaptive or not self.build) else self.build
 
     def check_options(self, options: dict[str, Any], adaptive: bool = False) -> None:
-        """Refuse an option this sampler cannot use."""
+        """Refuse an option this sampler cannot use, or a value that is not of its type."""
         known = self.options(adaptive)
         for name in options:
             if name in known:
@@ -81,20 +91,7 @@ class Sampler:
                 )
                 raise BadInput(f"sampler {self.name!r}: option {name!r} {rule}")
             raise no_option(f"sampler {self.name!r}", name, known)
-
-
-def options_of(build: Builder) -> dict[str, Any]:
-    """The options of a builder and their defaults, but for those that a partial has set."""
-    given = build.keywords if isinstance(build, partial) else {}
-    parameters = inspect.signature(build).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
-
-
-def no_option(what: str, name: str, known: Iterable[str]) -> BadInput:
-    """The error for an option that there is not."""
-    names = list(known)
-    allowed = f"choose from {', '.join(names)}" if names else "it has none"
-    return BadInput(f"{what} has no option {name!r}: {allowed}{nearest(name, names)}")
+        check_kinds(self.builder(adaptive), options)
 
 
 _EPS = {k: partial(exponential_multistep, order=k, space="eps") for k in (1, 2, 3, 4)}  # encoders of data-space tables
@@ -177,8 +174,12 @@ _ALL = (
 SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in _ALL}
 
 
-def find_sampler(name: str) -> Sampler:
+def find_sampler(name: str | Sampler) -> Sampler:
     """The sampler of this name, or an error that lists them all and the nearest, or translates another toolkit's."""
+    if isinstance(name, Sampler):
+        return name
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"sampler = {name!r:.60}: give a name of scoresde.SAMPLERS, 'auto', or a Sampler")
     if name not in SAMPLERS and (words := in_our_words(name)):
         raise BadInput(f"unknown sampler {name!r}: {words}")
     choose("sampler", name, [*SAMPLERS, "auto"])
