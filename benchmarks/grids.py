@@ -2,6 +2,7 @@
 
     python benchmarks/grids.py --json FILE [--sampler NAME ...]    # measure; what FILE has of others stays
     python benchmarks/grids.py --read FILE                          # what was measured, and what follows from it
+    python benchmarks/grids.py --check [--sampler NAME ...]         # a few candidates on two problems of images
 
 Root mean square error of 128 samples against the probability flow at the time at which a run itself ends, in float64,
 on exact mixtures in 2, 16 and 64 dimensions under VP, EDM and flow, as a default has to mean the same under every SDE.
@@ -19,9 +20,10 @@ from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import torch
-from problems import Problem
+from problems import Problem, images, trained
 
 import scoresde
 from scoresde import SAMPLERS, BadInput, Table
@@ -30,9 +32,11 @@ from scoresde.grids import make_grid
 BANDS = {10: (5, 8, 10), 20: (15, 20), 50: (50,), 100: (100,)}  # up to so many calls: the budgets measured
 BUDGETS = [budget for band in BANDS.values() for budget in band]
 GRIDS = ("phi", "lambda", "karras", "t2", "logitnormal:1.5", "logitnormal:2", "logitnormal:2.5", "logitnormal:3")
-CHOICES = list(product(GRIDS, ("t_min", "zero")))
+ENDS = ("t_min", "zero")
+CHOICES = list(product(GRIDS, ENDS))
 PROBLEMS = list(product(("vp", "edm", "flow"), (2, 16, 64)))
 SAMPLES = 128
+CHECKED = [("phi", "t_min"), ("lambda", "t_min"), *product(("logitnormal:2", "logitnormal:2.5", "logitnormal:3"), ENDS)]
 GAIN = 1.1
 OURS = [name for name, s in SAMPLERS.items() if s.build and not s.stochastic and not s.adaptive]
 
@@ -58,9 +62,13 @@ def steps(name: str, final: str, budget: int) -> int:
     return low
 
 
-def measure(name: str) -> Iterator[tuple[str, str, float]]:
-    """(key, problem, error) of a sampler on every grid, with every ending and budget."""
+def measure(name: str, found: Found) -> Iterator[tuple[str, str, float]]:
+    """(key, problem, error) of a sampler on every grid, with every ending and budget, but for what is there."""
     for (grid, final), budget, sde_name in product(CHOICES, BUDGETS, dict(PROBLEMS)):
+        key = f"{name} {grid} {final} {budget}"
+        missing = [p for p in PROBLEMS if p[0] == sde_name and f"{p[0]}-{p[1]}" not in found.get(key, {})]
+        if not missing:
+            continue
         sde = scoresde.SDES[sde_name]()
         if not (n := steps(name, final, budget)):
             continue
@@ -69,8 +77,8 @@ def measure(name: str) -> Iterator[tuple[str, str, float]]:
         except (BadInput, ArithmeticError):  # times too close together
             continue
         assert isinstance(table, Table)
-        for p in (problem(sde_name, d) for other, d in PROBLEMS if other == sde_name):
-            yield f"{name} {grid} {final} {budget}", p.name, p.error(table.run(p.denoiser, p.start)[0], table.times[-1])
+        for p in (problem(*each) for each in missing):
+            yield key, p.name, p.error(table.run(p.denoiser, p.start)[0], table.times[-1])
 
 
 def scores(found: Found, name: str, budgets: tuple[int, ...]) -> dict[Choice, float]:
@@ -87,20 +95,33 @@ def scores(found: Found, name: str, budgets: tuple[int, ...]) -> dict[Choice, fl
 
 
 def show(found: Found) -> None:
-    """For every sampler and band: its first default, the best, and what both score."""
-    bands = [f"to {band} calls" if band < BUDGETS[-1] else "more" for band in BANDS]
-    print("| sampler | first default | " + " | ".join(bands) + " |\n" + "|---" * (2 + len(bands)) + "|")
-    for name in OURS:
-        first = SAMPLERS[name].grid, SAMPLERS[name].final
+    """For every sampler and band the scores of its default, of equal steps in φ and in λ to t_min, and the least."""
+    bands = [f"to {band} calls" if band < BUDGETS[-1] else "100 calls" for band in BANDS]
+    print("| sampler | " + " | ".join(f"{band}: default; φ, λ; least" for band in bands) + " |")
+    print("|---" * (1 + len(bands)) + "|")
+    for name in (name for name in OURS if any(key.startswith(f"{name} ") for key in found)):
         cells: list[str] = []
-        for budgets in BANDS.values():
-            if not (order := scores(found, name, budgets)):
-                cells.append("")
-                continue
-            best, least = next(iter(order.items()))
-            own = order.get(first, math.inf)
-            cells.append(f"{own:.2f}" if own <= GAIN * least else f"{own:.2f}, **{', '.join(best)} {least:.2f}**")
-        print(f"| `{name}` | {', '.join(first)} | " + " | ".join(cells) + " |")
+        for limit, budgets in BANDS.items():
+            band = scores(found, name, budgets)
+            default = SAMPLERS[name].defaults(steps(name, SAMPLERS[name].final, limit))
+            least = min(band, key=lambda choice: band[choice])
+            own, phi, lam = (band.get(choice, math.inf) for choice in (default, ("phi", "t_min"), ("lambda", "t_min")))
+            better = "" if own <= GAIN * band[least] else f" ({', '.join(least)})"
+            cells.append(f"**{own:.2f}**; {phi:.2f}, {lam:.2f}; {band[least]:.2f}{better}")
+        print(f"| `{name}` | " + " | ".join(cells) + " |")
+
+
+def check(names: list[str]) -> None:
+    """Candidates on data like images, with an exact denoiser, and on the shipped image model."""
+    print("| sampler | problem | calls | " + " | ".join(", ".join(choice) for choice in CHECKED) + " | default |")
+    print("|---" * (4 + len(CHECKED)) + "|")
+    for p, name, calls in product((images(4), trained("fashion-mnist", 10)), names, (10, 20, 50)):
+        cells: list[str] = []
+        for grid, final in [*CHECKED, (None, None)]:
+            how: dict[str, Any] = {"grid": grid, "final": final, "x": p.start, "cond": p.cond}
+            out = scoresde.sample(p.denoiser, p.shape, name, nfe=calls, **how)
+            cells.append(f"{p.error(out.x, out.times[-1]):.4f}")
+        print(f"| `{name}` | {p.name} | {calls} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
@@ -109,12 +130,17 @@ def main() -> None:
     files = parser.add_mutually_exclusive_group(required=True)
     files.add_argument("--json", type=Path, metavar="FILE")
     files.add_argument("--read", type=Path, metavar="FILE")
+    files.add_argument("--check", action="store_true")
     args = parser.parse_args()
+    if args.check:
+        with torch.no_grad():
+            check(args.sampler)
+        return
     path: Path = args.json or args.read
     found: Found = json.loads(path.read_text()) if path.is_file() else {}
     for name in args.sampler if args.json else ():
         with torch.no_grad():
-            for key, where, error in measure(name):
+            for key, where, error in measure(name, found):
                 found.setdefault(key, {})[where] = error
         path.write_text(json.dumps(found, indent=1) + "\n")
     show(found)

@@ -60,14 +60,20 @@ def listed(sampler: Sampler) -> tuple[str, ...]:
         "yes" if sampler.stochastic else "no",
         "yes" if sampler.encode else "no",
         str(sampler.steps or "–") if sampler.build else "–",
-        f"`{sampler.grid}`" if sampler.build else "–",
-        f"`{sampler.final}`",
+        grids(sampler),
     )
+
+
+def grids(sampler: Sampler) -> str:
+    """Grid and ending by the number of steps: `lambda`, `zero` to 10; `phi`, `t_min`."""
+    if not sampler.build:
+        return f"`{sampler.final}`"
+    return "; ".join(f"`{grid}`, `{final}`{f' to {n}' if n else ''}" for n, grid, final in sampler.spans)
 
 
 def the_list() -> str:
     """All samplers."""
-    head = ("name", "page", "order", "with its start", "exact", "NFE(n)", "noise", "encodes", "steps", "grid", "final")
+    head = ("name", "page", "order", "with its start", "exact", "NFE(n)", "noise", "encodes", "steps", "grid, final")
     rows = [head, ("---",) * len(head), *map(listed, SAMPLERS.values())]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| --- ", "|---").replace("---|", "---|")
 
@@ -128,7 +134,7 @@ def test_tables_and_lists_are_those_of_the_code(name: str) -> None:
 
 
 def test_a_changed_number_would_be_seen() -> None:
-    page = printed("table ddim --steps 3")
+    page = printed("table ddim --steps 3 --grid phi")
     last = page.split()[-2]
     assert same(page, page.replace("0.86384521", "0.86384522").replace(last, "2.2e-16"))
     for changed in (("0.86384521", "0.86394521"), ("order 1", "order 2"), (last, "2.2e-6")):

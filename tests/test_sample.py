@@ -22,6 +22,7 @@ from scoresde.grids import from_sigmas, make_grid
 from scoresde.grids.spacings import karras
 from scoresde.noise import SeededNoise
 from scoresde.samplers.checks import check_denoiser
+from scoresde.samplers.plan import plan_run
 
 VP = SDES["vp"]
 
@@ -127,14 +128,44 @@ def test_any_number_of_steps_under_any_sde(name: str, n: int) -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 def test_thousands_of_steps(name: str) -> None:
-    """The same of 999 steps, where neighbouring samplers take every other SDE in turn, and of 1500."""
+    """The same of 999 steps under every SDE and of 1500 under VP and on a chain of fewer.
+
+    All of it stands in the table, whose coefficients are finite or it would not exist; under VP it is run as well.
+    """
     options = {"repeats": 1} if name in ("travel", "langevin") else {}
-    for sde, n in [*((sde, 999) for sde in list(SDES.values())[TABLES.index(name) % 2 :: 2]), (VP, 1500)]:
-        calls: list[int] = []
-        denoiser = scoresde.Denoiser(lambda x, t, c=calls: c.append(1) or torch.tanh(x), sde, "x0")
-        out = scoresde.sample(denoiser, (1, 1), name, n, dtype=F64, **options)
-        assert len(calls) == out.nfe == documented_nfe(name, n, **options)
-        assert len(out.times) == n + 1 and torch.isfinite(out.x).all()
+    for sde, n in [*((sde, 999) for sde in SDES.values()), (VP, 1500), (SDES["ddpm"], 1500)]:
+        table, _ = plan_run(sde, SAMPLERS[name], n, options=options)
+        assert isinstance(table, scoresde.Table) and len(table.times) == n + 1
+        assert table.nfe == documented_nfe(name, n, **options)
+        assert table.times[0] == sde.t_max and all(a > b for a, b in pairwise(table.times))
+        assert all(sde.t_min * (1 - 1e-9) <= row.t <= sde.t_max for row in table.rows if row.calls)
+        if sde is VP:
+            calls: list[int] = []
+            denoiser = scoresde.Denoiser(lambda x, t, c=calls: c.append(1) or torch.tanh(x), sde, "x0")
+            x, counted = table.run(denoiser, torch.ones(1, 1, dtype=F64), SeededNoise(0, [0]))
+            assert len(calls) == counted == table.nfe and torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("n", [999, 1500])
+def test_thousands_of_steps_of_the_ode(n: int) -> None:
+    out = scoresde.sample(scoresde.Denoiser(lambda x, t: x, VP, "v"), (1, 1), "ode", n, method="euler", dtype=F64)
+    assert len(out.times) == n + 1 and out.nfe == n and torch.isfinite(out.x).all()
+
+
+@pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if sampler.by_steps])
+def test_the_default_grid_is_a_function_of_the_sampler_and_its_steps(name: str) -> None:
+    """Whether steps or calls are given, under every SDE; a chain's is that at its whole indices."""
+    sampler = SAMPLERS[name]
+    limits = [most for most, *_ in sampler.by_steps]
+    assert limits == sorted(set(limits)) and sampler.defaults(10**6) == (sampler.grid, sampler.final)
+    for n in (n for most in limits for n in (most, most + 1)):
+        where = next(((g, f) for most, g, f in sampler.by_steps if n <= most), (sampler.grid, sampler.final))
+        assert sampler.defaults(n) == where
+        for sde in SDES.values():
+            by_steps, settings = plan_run(sde, sampler, n)
+            assert by_steps.times == make_grid(settings["grid"], sde, n, where[1])
+            assert (settings["grid"], settings["final"]) == (where[0] + "@index" * sde.by_index, where[1])
+        assert plan_run(VP, sampler, nfe=plan_run(VP, sampler, n)[0].nfe)[1] == plan_run(VP, sampler, n)[1]
 
 
 @pytest.mark.parametrize("name", FIXED)
