@@ -816,6 +816,17 @@ def test_table_with_an_analytic_start():
     assert lam[1] - lam[0] == pytest.approx(2) and len(facts["times"]) == 4
 
 
+def test_bench_measures_what_it_says():
+    """More calls, less error; others are refused."""
+    facts = json.loads(works("bench", "ddim", "pndm", "--json"))
+    assert facts["calls"] == [5, 10, 20, 50] and [row["dimensions"] for row in facts["rows"]] == [2, 2, 16, 16]
+    for row in facts["rows"]:
+        errors = [error for error in row["errors"] if error is not None]
+        assert errors == sorted(errors, reverse=True) and errors[-1] < 0.05
+    assert "'ddpm' draws noise" in fails(2, "bench", "ddpm") and "'rk45'" in fails(2, "bench", "rk45")
+    assert "did you mean 'unipc'" in fails(2, "bench", "unipcc")
+
+
 def test_inspect(points: Path, images: Path):
     text = works("inspect", points / "checkpoint.safetensors")
     assert re.search(r"^step +3 of 3$", text, re.M)

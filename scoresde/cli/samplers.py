@@ -82,6 +82,7 @@ def overview(samplers: list[Sampler]) -> str:
 def in_full(s: Sampler) -> str:
     """One sampler: everything about it."""
     from scoresde.samplers.aliases import of_sampler
+    from scoresde.samplers.proofs import proofs
 
     table = small_table(s)
     order = str(s.order or "none claimed")
@@ -106,6 +107,7 @@ def in_full(s: Sampler) -> str:
     rows.append(("encodes", "yes" if s.encode else "no"))
     for k, alias in enumerate(of_sampler(s.name)):
         rows.append(("" if k else "others", f"{alias.toolkit} {alias.name}: {alias.words}{_note(alias)}"))
+    rows += [("" if k else "proved by", f"tests/{test}") for k, test in enumerate(proofs(s))]
     rows.append(("example", f"scoresde sample --sampler {s.name} {spell(_example(s))}".rstrip()))
     return f"{s.name}\n\n{equation(s)}\n\n{align(rows)}"
 
@@ -175,6 +177,7 @@ def small_table(s: Sampler) -> Table | None:
 def facts(s: Sampler) -> dict[str, Any]:
     """One sampler as JSON."""
     from scoresde.samplers.aliases import of_sampler
+    from scoresde.samplers.proofs import proofs
 
     table = small_table(s)
     return {
@@ -193,6 +196,7 @@ def facts(s: Sampler) -> dict[str, Any]:
         "encodes": s.encode is not None,
         "revision": s.revision,
         "use": s.use,
+        "proofs": [f"tests/{test}" for test in proofs(s)],
         "aliases": [_alias(alias) for alias in of_sampler(s.name)],
     }
 
