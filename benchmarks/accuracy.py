@@ -76,7 +76,8 @@ def variants(name: str, all_grids: bool) -> Iterator[tuple[str, str, dict[str, A
     if not all_grids:
         for how in ({}, *TUNED.get(name, ())):
             label = " ".join([name, *(f"{k}={v}" for k, v in how.items() if k in sampler.options())])
-            yield label, f"{how.get('grid', sampler.grid)}, {how.get('final', sampler.final)}", how
+            given = f"{how['grid']}, {how.get('final', sampler.final)}" if "grid" in how else "by steps"
+            yield label, given if how or sampler.by_steps else f"{sampler.grid}, {sampler.final}", how
         return
     orders = [{"order": k} for k in (1, 2, 3, 4)] if "order" in sampler.options() else [{}]
     for order in orders:

@@ -1,64 +1,149 @@
-"""Which grid and ending are each sampler's defaults: error against the converged flow, by sampler, budget and grid.
+"""Which grid and ending are each sampler's defaults, by its number of network calls: error against the exact flow.
 
-    python benchmarks/grids.py [--sde vp] [--model NAME]
+    python benchmarks/grids.py --json FILE [--sampler NAME ...]    # measure; what FILE has of others stays
+    python benchmarks/grids.py --read FILE                          # what was measured, and what follows from it
+    python benchmarks/grids.py --check [--sampler NAME ...]         # a few candidates on two problems of images
 
-Mean over samples of the rms error to the probability flow (rk4 in φ, 200 intervals), on the exact mixture in 2 and 16
-dimensions, or with --model on that model's network; same start for all. The best of a row is bold.
+Root mean square error of 128 samples against the probability flow at the time at which a run itself ends, in float64,
+on exact mixtures in 2, 16 and 64 dimensions under VP, EDM and flow, as a default has to mean the same under every SDE.
+For each sampler the budgets of a band (to 10 calls, to 20, to 50, more) are taken together: the score of a grid and
+ending is the geometric mean, over problems and budgets, of its error over the least of all candidates.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
 
 import torch
+from problems import Problem, images, trained
 
 import scoresde
-from scoresde.denoiser import AnyDenoiser
-from scoresde.samplers.ode import FIXED
+from scoresde import SAMPLERS, BadInput, Table
+from scoresde.grids import make_grid
 
-CHOICES = [
-    ("phi", "zero"), ("phi", "t_min"), ("t", "zero"), ("t", "t_min"), ("t2", "zero"), ("t2", "t_min"),
-    ("lambda", "zero"), ("lambda", "t_min"), ("karras", "zero"), ("karras", "t_min"),
-]  # fmt: skip
-RUNS = [("ode", 10), *((name, n) for name in ("ddim", "dpm++2m", "eab2", "eab3") for n in (10, 20))]
+BANDS = {10: (5, 8, 10), 20: (15, 20), 50: (50,), 100: (100,)}  # up to so many calls: the budgets measured
+BUDGETS = [budget for band in BANDS.values() for budget in band]
+GRIDS = ("phi", "lambda", "karras", "t2", "logitnormal:1.5", "logitnormal:2", "logitnormal:2.5", "logitnormal:3")
+ENDS = ("t_min", "zero")
+CHOICES = list(product(GRIDS, ENDS))
+PROBLEMS = list(product(("vp", "edm", "flow"), (2, 16, 64)))
+SAMPLES = 128
+CHECKED = [("phi", "t_min"), ("lambda", "t_min"), *product(("logitnormal:2", "logitnormal:2.5", "logitnormal:3"), ENDS)]
+GAIN = 1.1
+OURS = [name for name, s in SAMPLERS.items() if s.build and not s.stochastic and not s.adaptive]
+
+Choice = tuple[str, str]  # grid, final
+Found = dict[str, dict[str, float]]  # "sampler grid final budget" -> problem -> error
 
 
-def table(
-    title: str, denoiser: AnyDenoiser, shape: tuple[int, ...], dtype: torch.dtype, cond: dict[str, torch.Tensor]
-) -> None:
-    reference = scoresde.sample(
-        denoiser, shape, "ode", 200 if not cond else 60, grid="phi", final="t_min", dtype=dtype, cond=cond
-    ).x
-    print(f"\n{title}\n\n| sampler, steps | " + " | ".join(f"{grid}, {final}" for grid, final in CHOICES) + " |")
-    print("|---" * (1 + len(CHOICES)) + "|")
-    for name, steps in RUNS:
-        errors: list[float] = []
-        for grid, final in CHOICES:
-            out = scoresde.sample(denoiser, shape, name, steps, grid=grid, final=final, dtype=dtype, cond=cond).x
-            errors.append(float((out - reference).square().flatten(1).mean(1).sqrt().mean()))
-        cells = (f"**{e:.4f}**" if e == min(errors) else f"{e:.4f}" for e in errors)
-        print(f"| {name}, {steps} | " + " | ".join(cells) + " |", flush=True)
-    print("\n| ode method | steps | calls | error |\n|---|---|---|---|")
-    for method, calls in FIXED.items():
-        out = scoresde.sample(denoiser, shape, "ode", 40 // calls, dtype=dtype, cond=cond, method=method)
-        error = float((out.x - reference).square().flatten(1).mean(1).sqrt().mean())
-        print(f"| {method} | {40 // calls} | {out.nfe} | {error:.5f} |", flush=True)
+@cache
+def problem(sde: str, d: int) -> Problem:
+    """The library's own test problem in d dimensions under an SDE."""
+    denoiser = scoresde.GaussianMixture.example(d).denoiser(scoresde.SDES[sde]())
+    return Problem(f"{sde}-{d}", denoiser, (SAMPLES, d))
+
+
+@cache
+def steps(name: str, final: str, budget: int) -> int:
+    """The most intervals within a budget, the same on every grid; 0 if there are none."""
+    sde, low, high = scoresde.VPSDE(), 0, budget + 1
+    while high - low > 1:
+        n = (low + high) // 2
+        calls = SAMPLERS[name].build(sde, make_grid("phi", sde, n, final)).nfe or 0
+        low, high = (n, high) if calls <= budget else (low, n)
+    return low
+
+
+def measure(name: str, found: Found) -> Iterator[tuple[str, str, float]]:
+    """(key, problem, error) of a sampler on every grid, with every ending and budget, but for what is there."""
+    for (grid, final), budget, sde_name in product(CHOICES, BUDGETS, dict(PROBLEMS)):
+        key = f"{name} {grid} {final} {budget}"
+        missing = [p for p in PROBLEMS if p[0] == sde_name and f"{p[0]}-{p[1]}" not in found.get(key, {})]
+        if not missing:
+            continue
+        sde = scoresde.SDES[sde_name]()
+        if not (n := steps(name, final, budget)):
+            continue
+        try:
+            table = SAMPLERS[name].build(sde, make_grid(grid, sde, n, final))
+        except (BadInput, ArithmeticError):  # times too close together
+            continue
+        assert isinstance(table, Table)
+        for p in (problem(*each) for each in missing):
+            yield key, p.name, p.error(table.run(p.denoiser, p.start)[0], table.times[-1])
+
+
+def scores(found: Found, name: str, budgets: tuple[int, ...]) -> dict[Choice, float]:
+    """The geometric mean of error over least error for every grid and ending that ran everywhere, the least first."""
+    ratios: dict[Choice, list[float]] = defaultdict(list)
+    for budget in budgets:
+        rows = {choice: found.get(" ".join((name, *choice, str(budget))), {}) for choice in CHOICES}
+        for p in {p for row in rows.values() for p in row}:
+            least = min(row[p] for row in rows.values() if p in row)
+            for choice, row in rows.items():
+                ratios[choice].append(math.log(row[p] / least) if p in row else math.inf)
+    means = {choice: math.exp(sum(each) / len(each)) for choice, each in ratios.items()}
+    return dict(sorted(((c, m) for c, m in means.items() if math.isfinite(m)), key=lambda item: item[1]))
+
+
+def show(found: Found) -> None:
+    """For every sampler and band the scores of its default, of equal steps in φ and in λ to t_min, and the least."""
+    bands = [f"to {band} calls" if band < BUDGETS[-1] else "100 calls" for band in BANDS]
+    print("| sampler | " + " | ".join(f"{band}: default; φ, λ; least" for band in bands) + " |")
+    print("|---" * (1 + len(bands)) + "|")
+    for name in (name for name in OURS if any(key.startswith(f"{name} ") for key in found)):
+        cells: list[str] = []
+        for limit, budgets in BANDS.items():
+            band = scores(found, name, budgets)
+            default = SAMPLERS[name].defaults(steps(name, SAMPLERS[name].final, limit))
+            least = min(band, key=lambda choice: band[choice])
+            own, phi, lam = (band.get(choice, math.inf) for choice in (default, ("phi", "t_min"), ("lambda", "t_min")))
+            better = "" if own <= GAIN * band[least] else f" ({', '.join(least)})"
+            cells.append(f"**{own:.2f}**; {phi:.2f}, {lam:.2f}; {band[least]:.2f}{better}")
+        print(f"| `{name}` | " + " | ".join(cells) + " |")
+
+
+def check(names: list[str]) -> None:
+    """Candidates on data like images, with an exact denoiser, and on the shipped image model."""
+    print("| sampler | problem | calls | " + " | ".join(", ".join(choice) for choice in CHECKED) + " | default |")
+    print("|---" * (4 + len(CHECKED)) + "|")
+    for p, name, calls in product((images(4), trained("fashion-mnist", 10)), names, (10, 20, 50)):
+        cells: list[str] = []
+        for grid, final in [*CHECKED, (None, None)]:
+            how: dict[str, Any] = {"grid": grid, "final": final, "x": p.start, "cond": p.cond}
+            out = scoresde.sample(p.denoiser, p.shape, name, nfe=calls, **how)
+            cells.append(f"{p.error(out.x, out.times[-1]):.4f}")
+        print(f"| `{name}` | {p.name} | {calls} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--sde", default="vp", choices=scoresde.SDES)
-    parser.add_argument("--model")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sampler", nargs="+", choices=OURS, default=OURS, help="which (default: all)")
+    files = parser.add_mutually_exclusive_group(required=True)
+    files.add_argument("--json", type=Path, metavar="FILE")
+    files.add_argument("--read", type=Path, metavar="FILE")
+    files.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    if args.model:
-        model = scoresde.load_model(args.model)
-        n = 2 * max(1, len(model.classes))
-        cond = {"y": torch.arange(n) % len(model.classes)} if model.classes else {}
-        table(f"{args.model}, {n} samples", model.denoiser, (n, *model.event_shape), torch.float32, cond)
+    if args.check:
+        with torch.no_grad():
+            check(args.sampler)
         return
-    for d in (2, 16):
-        exact = scoresde.GaussianMixture.example(d).denoiser(scoresde.SDES[args.sde]())
-        table(f"mixture in {d} dimensions, {args.sde}, 256 samples", exact, (256, d), torch.float64, {})
+    path: Path = args.json or args.read
+    found: Found = json.loads(path.read_text()) if path.is_file() else {}
+    for name in args.sampler if args.json else ():
+        with torch.no_grad():
+            for key, where, error in measure(name, found):
+                found.setdefault(key, {})[where] = error
+        path.write_text(json.dumps(found, indent=1) + "\n")
+    show(found)
 
 
 if __name__ == "__main__":

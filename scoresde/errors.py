@@ -40,6 +40,8 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     >>> nearest("dimm", ["ddim", "ode"])
     "; did you mean 'ddim'?"
     """
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return ""
     match = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return f"; did you mean {match[0]!r}?" if match else ""
 

@@ -50,6 +50,8 @@ def respace(N: int, spec: str | Sequence[int]) -> tuple[int, ...]:
 def respaced_times(sde: SDE, spec: str | Sequence[int]) -> Times:
     """The steps of `respace` as a grid for any sampler: times (i + 1)/N t_max, falling, then 0.
 
+    On a DDPM chain "ddim50" and "respaced:10,15,20" are also names of grids: ``sample(..., grid="ddim50")``.
+
     N is the chain's; 1000 for an SDE that is none, whose t_min stands for anything below it.
 
     >>> import scoresde

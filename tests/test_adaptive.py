@@ -457,6 +457,34 @@ def test_a_result_tells_each_samples_calls_and_where_it_stopped() -> None:
     assert VP.t_min < whole.t_each[0] < VP.t_max and len(set(whole.t_each)) == 1
 
 
+@pytest.mark.parametrize(
+    "name, how, first, each, refused",  # calls: of the first output, of an attempt, of a refused one
+    [
+        ("rk45", {"rtol": 1e-5}, 1, 6, 6),
+        ("dpm-adaptive", {"rtol": 0.01}, 0, 3, 2),
+        ("sde-adaptive", {"rtol": 0.1, "final": "t_min"}, 0, 2, 1),
+        ("ode", {"method": "dopri5"}, 2, 6, 6),
+        ("ode", {"method": "bosh3", "rtol": 1e-3}, 2, 3, 3),
+    ],
+)
+@pytest.mark.parametrize("final", ["t_min", "denoise"])
+def test_steps_taken_and_refused_add_up_to_the_calls(
+    name: str, how: dict[str, object], first: int, each: int, refused: int, final: str
+) -> None:
+    out = scoresde.sample(mixture().denoiser(VP), (5, 2), name, dtype=F64, **{"final": final, **how})
+    calls = first + each * out.accepted + refused * out.rejected + (out.times[-1] == 0)
+    assert (calls == out.nfe_each).all() and out.rejected.max() > 0 and out.accepted.min() > 0
+
+
+def test_where_steps_are_not_told_and_where_none_are_refused() -> None:
+    out = scoresde.sample(mixture().denoiser(VP), (3, 2), "ode", method="scipy-rk45", dtype=F64)
+    assert (out.accepted > 0).all() and out.rejected.tolist() == [-1] * 3
+    out = scoresde.sample(mixture().denoiser(VP), (3, 2), "ddim", 7)
+    assert out.accepted.tolist() == [7] * 3 and out.rejected.tolist() == [0] * 3
+    stopped = scoresde.sample(mixture().denoiser(VP), (3, 2), "ode", max_nfe=20, on_limit="return", dtype=F64)
+    assert 2 + 6 * (stopped.accepted + stopped.rejected)[0] <= stopped.nfe <= 20
+
+
 @pytest.mark.parametrize("on_limit", ["raise", "return"])
 @pytest.mark.parametrize("solver", [*PAIRS, "dopri5", "dopri8", "adaptive_heun"])
 def test_a_step_below_float32_is_the_end(solver: str, on_limit: str) -> None:

@@ -316,9 +316,14 @@ def test_adaptive_and_its_name(points: Path):
 
 def test_samples_that_stop_early_are_told_and_counted(points: Path):
     how = ("--sampler", "rk45", "--rtol", "1e-4", "--on-limit", "return")
-    works("sample", "--model", points, "--num", 12, "--out", "free", *how)
+    told = works("sample", "--model", points, "--num", 12, "--out", "free", *how)
     arrays, record = drawn("free")
     assert record["stopped"] == 0 and record["nfe"] == arrays["nfe"].max() > arrays["nfe"].min()
+    assert np.array_equal(arrays["nfe"], 1 + 6 * (arrays["accepted"] + arrays["rejected"]))
+    least, most = record["accepted"]
+    assert [least, most] == [arrays["accepted"].min(), arrays["accepted"].max()]
+    assert record["rejected"] == [arrays["rejected"].min(), arrays["rejected"].max()]
+    assert f" network calls per sample, {draw.told(record)}" in told and f"{most} steps accepted, " in told
     text = works("sample", "--model", points, "--num", 12, "--max-nfe", int(arrays["nfe"].min()), *how)
     arrays, record = drawn()
     assert 0 < record["stopped"] < 12 and f"{record['stopped']} of them stopped" in text
@@ -446,6 +451,10 @@ BAD = [
     (("--save-every", "0"), "save-every must be a positive integer"),
     (("--sampler", "ddpm", "--variance", "uper"), "did you mean 'upper'?"),
     (("--sampler", "pc", "--predictor", "ode"), "ddpm, em, ddim"),
+    (("--sampler", "pc", "--predictor", "sheun"), "two calls a step"),
+    (("--sampler", "autoo", "--nfe", "5"), "did you mean 'auto'?"),
+    (("--sampler", "auto", "--times", "1,0.5,0"), "give nfe, or name a sampler for this grid"),
+    (("--grid", "ddim50"), "keeps steps of a DDPM chain, VPSDE is none"),
     (("--sampler", "pc", "--snr", "nan"), "(0, 1)"),
     (("--steps", "10", "--rtol", "1e-5"), "adaptive"),
     (("--steps", "10", "--method", "dopri5"), "rk4"),
@@ -745,6 +754,7 @@ def test_one_sampler_in_full(name: str):
 
 def test_samplers_errors():
     assert "did you mean 'ddim'?" in fails(2, "samplers", "dimm")
+    assert all("did you mean 'auto'?" in fails(2, command, "autoo") for command in ("samplers", "table"))
     assert "scoresde samplers ddim" in fails(2, "samplers", "ddim", "--aliases")
 
 
@@ -778,12 +788,45 @@ def test_table_errors():
     assert "no option 'snr'" in fails(2, "table", "ddim", "--snr", "0.1")
     assert "missing argument 'SAMPLER'" in fails(2, "table")
     assert "did you mean --json" in fails(2, "table", "ddim", "--jsno")
+    assert "name a sampler for this grid" in fails(2, "table", "auto", "--times", "1,0.5,0")
+
+
+@pytest.mark.parametrize("grid, spec", [("ddim50", "ddim50"), ("respaced:10,10,10", "10,10,10"), ("respaced:7", "7")])
+def test_table_of_a_respaced_chain(grid: str, spec: str):
+    """Its times are those of the library's `respaced_times`, under a sampler of either default ending."""
+    for sampler in ("ddpm", "dpm++2m"):
+        facts = json.loads(works("table", sampler, "--sde", "ddpm", "--grid", grid, "--json"))
+        times = scoresde.respaced_times(scoresde.SDES["ddpm"](), spec)
+        assert facts["times"] == list(times) and facts["nfe"] == facts["steps"] == len(times) - 1
+        assert facts["grid"] == grid and facts["final"] == "zero"
+        assert works("table", sampler, "--sde", "ddpm", "--grid", grid, "--steps", len(times) - 1)
+    for words, told in (
+        (("--steps", 3), "steps, not 3: leave"),
+        (("--nfe", 3), "give no nfe = 3"),
+        (("--final", "t_min"), "final = 't_min': a respaced chain"),
+        (("--start", 2), "an analytic start: a respaced chain"),
+    ):
+        assert told in fails(2, "table", "ddim", "--sde", "ddpm", "--grid", grid, *words)
+    assert "VPSDE is none: use 'index'" in fails(2, "table", "ddim", "--grid", grid)
+    assert "take 48 or 50" in fails(2, "table", "ddim", "--sde", "ddpm", "--grid", "ddim49")
+    assert "did you mean 'respaced'" in fails(2, "table", "ddim", "--sde", "ddpm", "--grid", "respace:10")
 
 
 def test_table_with_an_analytic_start():
     facts = json.loads(works("table", "ddim", "--steps", 3, "--start", 2, "--json"))
     lam = scoresde.VPSDE().knots([1.0, facts["times"][0]]).lam
     assert lam[1] - lam[0] == pytest.approx(2) and len(facts["times"]) == 4
+
+
+def test_bench_measures_what_it_says():
+    """More calls, less error; others are refused."""
+    facts = json.loads(works("bench", "ddim", "pndm", "--json"))
+    assert facts["calls"] == [5, 10, 20, 50] and [row["dimensions"] for row in facts["rows"]] == [2, 2, 16, 16]
+    for row in facts["rows"]:
+        errors = [error for error in row["errors"] if error is not None]
+        assert errors == sorted(errors, reverse=True) and errors[-1] < 0.05
+    assert "'ddpm' draws noise" in fails(2, "bench", "ddpm") and "'rk45'" in fails(2, "bench", "rk45")
+    assert "did you mean 'unipc'" in fails(2, "bench", "unipcc")
 
 
 def test_inspect(points: Path, images: Path):

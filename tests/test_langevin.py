@@ -245,6 +245,8 @@ def test_a_builder_of_two_calls_a_step_is_a_predictor_too() -> None:
     assert errors[0] < 0.5 * errors[1]
     with pytest.raises(BadInput, match="rows use one output and one noise each"):
         pc(VP, (1.0, 0.5, 0.2, 0.1), predictor=sheun, rule="norm")
+    with pytest.raises(BadInput, match=r"'sheun' makes two calls a step.*'reverse-diffusion'.*predictor=sheun"):
+        pc(VP, (1.0, 0.5, 0.2, 0.1), predictor="sheun")
 
 
 def test_predictors_by_name_or_as_builders_are_one() -> None:

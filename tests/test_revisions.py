@@ -1,4 +1,5 @@
-"""What a seed draws does not change unseen: every table of 7 steps stands in `tables.json`, with its revision.
+"""What a seed draws does not change unseen: every table of 7 steps, and the grid of every number of steps, stands in
+`tables.json`, with its revision.
 
 A table whose numbers are to change: raise ``revision`` on its line of the registry, tell of it in CHANGELOG.md, then
 
@@ -28,11 +29,14 @@ def table(name: str) -> dict[str, Any]:
     """A sampler's table on its defaults under VP, as JSON has it."""
     sampler = SAMPLERS[name]
     sde = SDES["vp"]
-    made = sampler.build(sde, make_grid(sampler.grid, sde, STEPS, sampler.final))
+    grid, final = sampler.defaults(STEPS)
+    made = sampler.build(sde, make_grid(grid, sde, STEPS, final))
     assert isinstance(made, Table)
     rows = [[row.t, row.t_next, row.a, list(row.b), list(row.c), row.ends, row.calls] for row in made.rows]
     options = {key: value for key, value in sampler.options().items() if value is not None}
-    where = {"grid": sampler.grid, "final": sampler.final, "space": made.space}
+    where: dict[str, Any] = {"grid": grid, "final": final, "space": made.space}
+    if sampler.by_steps:
+        where["spans"] = [list(span) for span in sampler.spans]
     return {"revision": sampler.revision, "options": options, **where, "rows": rows}
 
 

@@ -40,7 +40,8 @@ def output_law(solver: scoresde.Table, sde: scoresde.SDE) -> tuple[torch.Tensor,
 def error(sampler: str, sde: scoresde.SDE, n: int, **options: object) -> float:
     """Distance of the output law from the data's own (smoothed to t_min where the run ends there)."""
     spec = SAMPLERS[sampler]
-    times = make_grid(spec.grid, sde, n, spec.final)
+    grid, final = spec.defaults(n)
+    times = make_grid(grid, sde, n, final)
     end = sde.knots([times[-1]])
     alpha, sigma = float(end.alpha[0]), float(end.sigma[0])
     mean, variance = output_law(spec.build(sde, times, **options), sde)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from scoresde.samplers import Result
 
 NUM = 64
+STEPS = {"accepted": "steps accepted", "rejected": "rejected"}
 AT_ONCE = 2**18  # numbers in the states of one batch, unless --batch-size says otherwise
 
 
@@ -174,6 +175,7 @@ class Run:
                 "saved_times": states.times if states else None,
                 "nfe": result.nfe,
                 "network_evals": result.network_evals,
+                **counts_of(result),
                 "stopped": int((result.t_each != result.times[-1]).sum()),
                 "seconds": round(seconds, 3),
             }
@@ -190,10 +192,27 @@ def report(drawn: Drawn) -> None:
     click.echo(
         f"{record['num']} samples of {record['model']} ({record['weights']} weights) by {settings['sampler']}, {steps}:"
         f" {calls} network calls per sample{f' ({evals} network evaluations)' if evals != calls else ''},"
-        f" {duration(record['seconds'])}"
+        f" {told(record)}{duration(record['seconds'])}"
     )
     if record["stopped"]:
         click.echo(f"{record['stopped']} of them stopped before the end: raise --max-nfe, or the tolerances")
+
+
+def counts_of(result: Result) -> dict[str, list[int] | None]:
+    """For a record: the least and most steps that a sample of an adaptive run took, and that were refused."""
+    own = result.settings["adaptive"]
+    steps = {"accepted": result.accepted, "rejected": result.rejected}
+    return {name: [int(n.min()), int(n.max())] if own and n.min() >= 0 else None for name, n in steps.items()}
+
+
+def told(record: dict[str, Any]) -> str:
+    """The same for a reader: 8 to 11 steps accepted, 0 to 3 rejected."""
+    words = (f"{_span(*record[name])} {word}" for name, word in STEPS.items() if record[name])
+    return "".join(f"{each}, " for each in words)
+
+
+def _span(least: int, most: int) -> str:
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _denoiser(request: Request, model: Model) -> AnyDenoiser:

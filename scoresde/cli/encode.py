@@ -73,7 +73,7 @@ def command(
       scoresde encode samples/ode-10-seed0.npz --steps 100 --out latents
       scoresde encode samples/swiss-ode-10-seed0.npz --model runs/swiss --sampler ode --rtol 1e-6
     """  # noqa: D301 (click wants the \b)
-    from scoresde.cli.draw import choose_labels
+    from scoresde.cli.draw import choose_labels, told
     from scoresde.cli.latent import read_rows
     from scoresde.model import load_model
     from scoresde.samplers.plan import plan_encode
@@ -98,7 +98,7 @@ def command(
     taken = f"{record['settings']['steps']} steps" if record["settings"]["steps"] else "adaptive"
     click.echo(
         f"{len(latent)} samples encoded by {model} ({weights} weights) and {sampler}, {taken}:"
-        f" {record['nfe']} network calls per sample, {duration(record['seconds'])}"
+        f" {record['nfe']} network calls per sample, {told(record)}{duration(record['seconds'])}"
     )
 
 
@@ -119,7 +119,7 @@ def run(
     import numpy as np
     import torch
 
-    from scoresde.cli.draw import AT_ONCE
+    from scoresde.cli.draw import AT_ONCE, counts_of
     from scoresde.samplers import encode
 
     batch = batch_size or max(1, AT_ONCE // prod(model.event_shape))
@@ -140,6 +140,7 @@ def run(
         "times": result.times,
         "nfe": result.nfe,
         "network_evals": result.network_evals,
+        **counts_of(result),
         "seconds": round(seconds, 3),
     }
 

@@ -82,7 +82,7 @@ def render(model: Model, result: Result, labels: Tensor | None, by_class: bool) 
         x = to_uint8(x)
     arrays = {"samples": x.numpy()} if labels is None else {"samples": x.numpy(), "labels": labels.numpy()}
     if len(set(result.nfe_each.tolist())) > 1:
-        arrays["nfe"] = result.nfe_each
+        arrays |= {"nfe": result.nfe_each, "accepted": result.accepted, "rejected": result.rejected}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
     return {".png": picture(arrays["samples"], arrays.get("labels") if by_class else None), ".npz": buffer.getvalue()}

@@ -6,8 +6,6 @@ that is not its own, with the word after it; `read_options` then asks the chosen
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -71,16 +69,12 @@ def split_own(params: Sequence[click.Parameter], args: Sequence[str]) -> tuple[d
 
 
 def option_kinds(sampler: Sampler) -> dict[str, tuple[str, ...]]:
-    """The types an option may have: those of bool, int, float, str that its annotation names, else its default's."""
-    kinds: dict[str, tuple[str, ...]] = {}
-    for build in filter(None, (sampler.build, sampler.adaptive)):
-        for parameter in inspect.signature(build).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY:
-                named = set(re.findall(r"\w+", inspect.formatannotation(parameter.annotation)))
-                if not named & READERS.keys():  # an alias
-                    named = {type(parameter.default).__name__}
-                kinds[parameter.name] = tuple(kind for kind in READERS if kind in named) or ("str",)
-    return kinds
+    """The types of a sampler's options that a word can have; a name where it has none of them."""
+    from scoresde.samplers.options import option_kinds
+
+    builders = filter(None, (sampler.build, sampler.adaptive))
+    kinds = {name: kinds for build in builders for name, kinds in option_kinds(build).items()}
+    return {name: tuple(kind for kind in READERS if kind in of) or ("str",) for name, of in kinds.items()}
 
 
 def read_options(sampler: str, own: dict[str, str | None], flags: Sequence[str]) -> dict[str, Any]:

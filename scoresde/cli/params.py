@@ -120,7 +120,12 @@ def run_options(command: F) -> F:
     return together(
         click.option("--steps", type=Whole(), metavar="N", help="Intervals of the grid (default: the sampler's)."),
         click.option("--nfe", type=Whole(), metavar="N", help="Instead of --steps: a budget of network calls."),
-        click.option("--grid", metavar="NAME", help="t, lambda, phi, karras, karras:5, ... (default: the sampler's)."),
+        click.option(
+            "--grid",
+            metavar="NAME",
+            help="t, lambda, phi, karras, karras:5, ... (default: the sampler's); on a DDPM chain also its own steps,"
+            " ddim50 or respaced:10,15,20, without --steps.",
+        ),
         click.option("--final", metavar="NAME", help="How a run ends: zero, t_min or denoise."),
         click.option("--times", type=Numbers(), metavar="LIST", help="A grid of your own, used as it is: 1,0.5,0.1,0."),
         click.option("--sigmas", type=Numbers(), metavar="LIST", help="The same as noise levels σ/α: 80,6,0.3,0."),

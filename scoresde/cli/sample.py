@@ -113,8 +113,8 @@ def command(
     """Draw samples from a model, by any sampler.
 
     Writes three files: a picture (.png), the samples in the units of the data with their labels, and with
-    the network calls of each where they differ (.npz), and all that is needed to draw them again (.json),
-    by `scoresde replay`.
+    the network calls and steps of each where they differ (.npz), and all that is needed to draw them again
+    (.json), by `scoresde replay`.
 
     --steps counts the intervals of the time grid, --nfe limits the network calls; `ode` with neither is adaptive.
     An option that the chosen sampler cannot use is an error, and nothing is ever clipped unless asked for.

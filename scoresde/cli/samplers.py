@@ -71,6 +71,7 @@ def overview(samplers: list[Sampler]) -> str:
             defaults.append((f"  {s.name}", spell(run_defaults(s))))
     notes = (
         "NFE(n): network calls per sample for n steps with the defaults, in n and the options named.\n"
+        "Grid and final are those of the default number of steps; others may have others: scoresde samplers NAME.\n"
         "EXACT: exact on data that are a single point, as every table of it must prove.\n"
         "One of them in full: scoresde samplers NAME. Other toolkits' names: scoresde samplers --aliases.\n"
         "auto  by budget: the measured best for --nfe N, see scoresde samplers auto"
@@ -81,6 +82,7 @@ def overview(samplers: list[Sampler]) -> str:
 def in_full(s: Sampler) -> str:
     """One sampler: everything about it."""
     from scoresde.samplers.aliases import of_sampler
+    from scoresde.samplers.proofs import proofs
 
     table = small_table(s)
     order = str(s.order or "none claimed")
@@ -96,12 +98,16 @@ def in_full(s: Sampler) -> str:
         exact = "yes, every table proves it" if table.exact else "no"
         rows += [("exact", f"{exact} (on data that are a single point)"), ("space", table.space)]
     if s.build:
-        rows.append(("defaults", spell({"steps": s.steps or "N", "grid": s.grid, "final": s.final})))
+        rows.append(("defaults", spell({"steps": s.steps or "N", **_where(s, s.steps or 1)})))
+        for k, (n, grid, final) in enumerate(s.spans if s.by_steps else ()):
+            steps = f"to {n} steps" if n else "more"
+            rows.append(("" if k else "by steps", f"{steps}: {spell({'grid': grid, 'final': final})}"))
     rows += _options("options", s, False) if s.build else []
     rows += _options("adaptive", s, True) if s.adaptive else []
     rows.append(("encodes", "yes" if s.encode else "no"))
     for k, alias in enumerate(of_sampler(s.name)):
         rows.append(("" if k else "others", f"{alias.toolkit} {alias.name}: {alias.words}{_note(alias)}"))
+    rows += [("" if k else "proved by", f"tests/{test}") for k, test in enumerate(proofs(s))]
     rows.append(("example", f"scoresde sample --sampler {s.name} {spell(_example(s))}".rstrip()))
     return f"{s.name}\n\n{equation(s)}\n\n{align(rows)}"
 
@@ -148,7 +154,12 @@ def equation(s: Sampler) -> str:
 
 def run_defaults(s: Sampler) -> dict[str, Any]:
     """Steps, grid, final and own options of a run with fixed steps."""
-    return {"steps": s.steps or "N", "grid": s.grid, "final": s.final, **s.options()}
+    return {"steps": s.steps or "N", **_where(s, s.steps or 1), **s.options()}
+
+
+def _where(s: Sampler, n: int) -> dict[str, str]:
+    """Grid and ending of n steps."""
+    return dict(zip(("grid", "final"), s.defaults(n), strict=True))
 
 
 def small_table(s: Sampler) -> Table | None:
@@ -158,13 +169,15 @@ def small_table(s: Sampler) -> Table | None:
     from scoresde.samplers import Table
 
     sde = VPSDE()
-    solver = s.build(sde, make_grid(s.grid, sde, 5, s.final)) if s.build else None
+    grid, final = s.defaults(5)
+    solver = s.build(sde, make_grid(grid, sde, 5, final)) if s.build else None
     return solver if isinstance(solver, Table) else None
 
 
 def facts(s: Sampler) -> dict[str, Any]:
     """One sampler as JSON."""
     from scoresde.samplers.aliases import of_sampler
+    from scoresde.samplers.proofs import proofs
 
     table = small_table(s)
     return {
@@ -176,13 +189,14 @@ def facts(s: Sampler) -> dict[str, Any]:
         "exact": table and table.exact,
         "space": table and table.space,
         "steps": s.steps,
-        "grid": s.grid,
-        "final": s.final,
+        **_where(s, s.steps or 1),
+        "by_steps": [{"to": n, "grid": grid, "final": final} for n, grid, final in s.spans],
         "options": s.options() if s.build else None,
         "adaptive_options": s.options(True) if s.adaptive else None,
         "encodes": s.encode is not None,
         "revision": s.revision,
         "use": s.use,
+        "proofs": [f"tests/{test}" for test in proofs(s)],
         "aliases": [_alias(alias) for alias in of_sampler(s.name)],
     }
 

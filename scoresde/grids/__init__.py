@@ -4,12 +4,23 @@
     "zero"     the last interval jumps from the grid's last knot straight to the data, x = x̂_0
     "t_min"    the last interval lands on t_min
     "denoise"  as "t_min", and one more interval from t_min to the data (n + 1 intervals in all)
-A grid is a name of `GRIDS`, with a number where it takes one ("karras:5"), a word of another toolkit (`ALIASES`), a
-function of your own, or the times themselves.
+A grid is a name of `GRIDS`, with a number where it takes one ("karras:5"), a word of another toolkit (`ALIASES`), the
+steps of a respaced DDPM chain ("ddim50", "respaced:10,15,20"), a function of your own, or the times themselves.
 """
 
 from scoresde.grids.levels import from_lambdas, from_sigmas, loglinear
-from scoresde.grids.make import ALIASES, FINALS, GRIDS, Numbers, Times, check_times, find_grid, make_grid, option_of
+from scoresde.grids.make import (
+    ALIASES,
+    FINALS,
+    GRIDS,
+    Numbers,
+    Times,
+    check_times,
+    find_grid,
+    make_grid,
+    option_of,
+    respacing,
+)
 from scoresde.grids.spacings import Spacing
 
 __all__ = [
@@ -26,4 +37,5 @@ __all__ = [
     "loglinear",
     "make_grid",
     "option_of",
+    "respacing",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
@@ -85,8 +86,9 @@ def find_grid(name: str) -> Spacing:
     word, colon, number = name.partition(":")
     known, _, fixed = ALIASES.get(word.lower(), word).partition(":")
     if known not in GRIDS:
-        hint = nearest(word, [*GRIDS, *ALIASES])
-        raise BadInput(f"unknown grid {word!r}: choose from {', '.join(GRIDS)}{hint}")
+        hint = nearest(word, [*GRIDS, *ALIASES, "respaced"])
+        chain = "on a DDPM chain also respaced:10,15,20 or ddim50"
+        raise BadInput(f"unknown grid {word!r}: choose from {', '.join(GRIDS)}; {chain}{hint}")
     spacing, option = GRIDS[known], option_of(GRIDS[known])
     if not colon and not fixed:
         return spacing
@@ -103,13 +105,43 @@ def find_grid(name: str) -> Spacing:
         ) from None
 
 
+def respacing(grid: object) -> str | None:
+    """What a grid's name says of the steps of a chain: "10,15,20" in "respaced:10,15,20"; "ddim50" is itself.
+
+    >>> respacing("ddim50"), respacing("respaced:10,15,20"), respacing("ddim_uniform")
+    ('ddim50', '10,15,20', None)
+    """
+    if not isinstance(grid, str):
+        return None
+    word, colon, spec = grid.partition(":")
+    if word == "respaced":
+        return spec if colon else ""
+    return grid if re.fullmatch(r"ddim\d+", grid) else None
+
+
+def _respaced(grid: str, spec: str, sde: SDE, n: int | None, final: str, start: float | None) -> Times:
+    """The times of `scoresde.respaced_times`, which leave nothing else to choose."""
+    from scoresde.respace import respaced_times
+
+    if not sde.by_index:
+        raise BadInput(f"grid {grid!r} keeps steps of a DDPM chain, {type(sde).__name__} is none: use 'index'")
+    times = respaced_times(sde, spec)
+    if n not in (None, len(times) - 1):
+        raise BadInput(f"grid {grid!r} has {len(times) - 1} steps, not {n}: leave their number to it")
+    if final != "zero" or start is not None:
+        given = "an analytic start" if start is not None else f"final = {final!r}"
+        raise BadInput(f"grid {grid!r} and {given}: a respaced chain has its own first step and ends at the data, zero")
+    return times
+
+
 def make_grid(
     grid: str | Spacing | Numbers, sde: SDE, n: int | None, final: str = "t_min", start: float | None = None
 ) -> Times:
     """The n intervals of a named grid, or a given list, array or tensor of times, checked and used verbatim.
 
     A name may carry a number, "karras:5"; a function of your own, (sde, first, n, to_zero) -> n + 1 times, may stand
-    for it. ``start`` is a first time below t_max.
+    for it. ``start`` is a first time below t_max. On a DDPM chain "respaced:10,15,20" and "ddim50" are the steps of
+    `scoresde.respace`, whose number is theirs.
 
     >>> import scoresde
     >>> make_grid("t", scoresde.VPSDE(), 4, "zero")
@@ -122,6 +154,8 @@ def make_grid(
         if start is not None:
             raise BadInput(f"start = {start}: a list of times is used verbatim, from its own first time")
         return check_times(grid, sde)
+    if isinstance(grid, str) and (spec := respacing(grid)) is not None:
+        return _respaced(grid, spec, sde, n, final, start)
     spacing = find_grid(grid) if isinstance(grid, str) else grid
     if n is None:
         raise BadInput(f"grid {_name(grid)} needs a number of steps")

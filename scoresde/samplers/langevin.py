@@ -50,7 +50,10 @@ PREDICTORS: dict[str, Predictor] = {
 def langevin_row(sde: SDE, t: float, step: float, ends: bool, space: str = "x0") -> Row:
     """One Langevin step x + ε s + sqrt(2ε) z at time t with ε = ``step`` σ_t² (Song et al. 2021, algorithm 4)."""
     at = sde.knots([t])
-    alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
+    return _row(t, float(at.alpha[0]), float(at.sigma[0]), step, ends, space)
+
+
+def _row(t: float, alpha: float, sigma: float, step: float, ends: bool, space: str = "x0") -> Row:
     a, b = (1 - step, step * alpha) if space == "x0" else (1.0, -step * sigma)  # s = (α x̂_0 - x)/σ² = -ε̂/σ
     return Row(t, t, a, (b,), (sigma * math.sqrt(2 * step),), ends=ends)
 
@@ -76,6 +79,11 @@ def pc(
     choose("rule", rule, RULES)
     if not 0 < snr < 1:
         raise BadInput(f"snr = {snr!r} must be in (0, 1)")
+    if predictor == "sheun":
+        raise BadInput(
+            "predictor 'sheun' makes two calls a step, which the stated calls and the norm rule leave out:"
+            " use 'reverse-diffusion', sampler 'sheun' alone, or in Python predictor=sheun"
+        )
     name = predictor if isinstance(predictor, str) else getattr(predictor, "__name__", repr(predictor))
     build = PREDICTORS[choose("predictor", predictor, PREDICTORS)] if isinstance(predictor, str) else predictor
     options = {k: v for k, v in {"eta": eta, "variance": variance}.items() if v is not None}
@@ -86,15 +94,16 @@ def pc(
         raise BadInput(f"predictor {name!r} is no table in x0 or eps space")
     rows: list[Row] = []
     calls = 0  # of the interval so far
-    for row in table.rows:
+    at = sde.knots([row.t_next for row in table.rows])
+    for i, row in enumerate(table.rows):
         calls += row.calls
         if len(row.b) > calls:
             raise BadInput(f"predictor {name!r} uses outputs of earlier steps: a corrector would come between them")
         last = not row.ends or row.t_next == 0
         rows.append(replace(row, ends=row.ends and last))
         if not last:
-            steps = [langevin_row(sde, row.t_next, 2 * snr**2, False, table.space) for _ in range(correctors)]
-            rows += [*steps[:-1], replace(steps[-1], ends=True)]
+            step = _row(row.t_next, float(at.alpha[i]), float(at.sigma[i]), 2 * snr**2, False, table.space)
+            rows += [*[step] * (correctors - 1), replace(step, ends=True)]
         calls = 0 if row.ends else calls
     corrected = Table(sde, table.space, tuple(rows))
     return corrected if rule == "expected" else NormLangevin(corrected)
@@ -119,7 +128,7 @@ def langevin(
         raise BadInput(f"langevin: no signal at t = {times[0]} of {sde}: start the grid below it")
     rows: list[Row] = []
     for i, (t, t_next) in enumerate(pairwise(times)):
-        rows += [langevin_row(sde, t, step, ends=False) for _ in range(repeats)]
+        rows += [_row(t, float(at.alpha[i]), float(at.sigma[i]), step, ends=False)] * repeats
         if t_next == 0:
             rows.append(Row(t, 0.0, 0.0, (1.0,)))
         else:

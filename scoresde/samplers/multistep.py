@@ -185,9 +185,10 @@ def mean_weights(z: float, nodes: np.ndarray) -> np.ndarray:
     """
     points, density = kernel(z)
     c = lagrange(nodes, points) @ density
+    whole = kernel_moment(0, z) if z else 1.0
     for m in range(1, len(nodes)):
         moment, size = float(c @ nodes**m), float(np.abs(c) @ np.abs(nodes**m))
-        exact = kernel_moment(m, z) / kernel_moment(0, z) if z else 1 / (m + 1)
+        exact = kernel_moment(m, z) / whole if z else 1 / (m + 1)
         if abs(moment - exact) > TOLERANCE * max(1.0, size):
             raise ArithmeticError(f"moment {m} of a multistep row is off by {moment - exact:.3g} (z = {z:.3g})")
     return c

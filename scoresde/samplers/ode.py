@@ -24,7 +24,7 @@ from scoresde.errors import BadInput, SolverFailure, choose
 from scoresde.grids import Times
 from scoresde.noise import Noise
 from scoresde.samplers.limits import Stuck, check_limits, stuck
-from scoresde.samplers.solver import Callback, Interval, Solver
+from scoresde.samplers.solver import Callback, Interval, Solution, Solver
 from scoresde.schedule import per_sample
 from scoresde.sde import SDE
 
@@ -45,7 +45,7 @@ class _Flow:
     ):
         self.denoiser, self.cond, self.max_nfe, self.rtol = denoiser, cond, max_nfe, rtol
         self.low, self.high = min(ends), max(ends)
-        self.nfe, self.t, self.calling = 0, ends[0], False
+        self.nfe, self.rejected, self.t, self.calling = 0, 0, ends[0], False
         self.step = ends[0], math.nan  # where the current step began and, where it is known, its length in t
         self.last: tuple[Tensor, Tensor, float, float] | None = None
 
@@ -134,23 +134,23 @@ class FlowODE(Solver):
         self, denoiser: AnyDenoiser, x: Tensor, noise: Noise | None = None, *, x0: bool = True, **cond: Any
     ) -> Iterator[Interval]:
         """Integrate interval by interval; an adaptive run makes its own, known at its end, and so does Adams'."""
-        return self._iterate(denoiser, x, True, None, cond)
+        return self._iterate(self._flow(denoiser, x, cond), x, True, None)
 
-    def _iterate(
-        self, denoiser: AnyDenoiser, x: Tensor, keep: bool, live: Callback | None, cond: dict[str, Any]
-    ) -> Iterator[Interval]:
+    def _flow(self, denoiser: AnyDenoiser, x: Tensor, cond: dict[str, Any]) -> _Flow:
         if self.method in SCIPY and x.requires_grad and torch.is_grad_enabled():
             raise BadInput(f"{self.method} carries no gradient: use another method, or torch.no_grad()")
         ends = self.times[0], self._end
         denoiser.plan("v", ends, x, **cond)  # refuses, before the first call, what has no v there
-        flow = _Flow(denoiser, ends, self.rtol, self.max_nfe if self.method in ADAPTIVE else 10**9, cond)
-        done, t = 0, ends[0]
+        return _Flow(denoiser, ends, self.rtol, self.max_nfe if self.method in ADAPTIVE else 10**9, cond)
+
+    def _iterate(self, flow: _Flow, x: Tensor, keep: bool, live: Callback | None) -> Iterator[Interval]:
+        done, t, end = 0, self.times[0], self._end
         whole = self.method not in RUNGE_KUTTA and len(self._knots) > 1
         for interval in self._whole(flow, _Watch(self, flow, x, keep, live)) if whole else self._each(flow, x):
             x, done, t = interval.x, interval.i + 1, interval.t_next
             yield interval
-        if self.times[-1] == 0 and t == ends[1]:
-            x = flow.denoiser.predict("x0", x, t, **cond)
+        if self.times[-1] == 0 and t == end:
+            x = flow.denoiser.predict("x0", x, t, **flow.cond)
             last = Interval(done, t, 0.0, x, x, flow.nfe + 1)
             if live:
                 live(*last)
@@ -162,8 +162,19 @@ class FlowODE(Solver):
         """The last interval. What is one call of a library calls back while it runs."""
         if self.method in RUNGE_KUTTA:
             return super()._last(denoiser, x, noise, callback, **cond)
-        *_, last = self._iterate(denoiser, x, False, callback, cond)
+        *_, last = self._iterate(self._flow(denoiser, x, cond), x, False, callback)
         return last
+
+    def solve(
+        self, denoiser: AnyDenoiser, x: Tensor, noise: Noise | None = None, callback: Callback | None = None, **how: Any
+    ) -> Solution:
+        """The whole run, with the steps that an adaptive method took and refused, the same for all samples."""
+        if self.method in FIXED:
+            return super().solve(denoiser, x, noise, callback, **how)
+        *_, last = self._iterate(flow := self._flow(denoiser, x, how), x, False, callback)
+        steps = last.i + (last.t_next not in (0.0, last.t))  # the jump to the data is none, nor is a stop
+        counts = last.t_next, last.nfe, steps, -1 if self.method in SCIPY else flow.rejected
+        return Solution(last.x, *(np.full(len(x), count) for count in counts))
 
     def _phi(self, times: Times, x: Tensor) -> Tensor:
         return self.sde.phi(torch.tensor(times, dtype=torch.float64)).to(x.dtype).to(x.device)
@@ -261,7 +272,9 @@ class _Watch:
     def callback_step(self, phi: Tensor, y: Tensor, step: Tensor) -> None:
         h, before, self.phi = float(step.detach()), self.phi, float(phi.detach())
         t = next(self.knots) if self.knots else self.flow.time(phi)
-        if self.phi != before and not math.isnan(before):
+        if self.phi == before:
+            self.flow.rejected += 1
+        elif not math.isnan(before):
             self.add(t, self.solver.sde.prior_std(t) * y)
         self.flow.step = self.t, abs(self.flow.time(phi + self.direction * h) - self.t)
         if not h > self.shortest:

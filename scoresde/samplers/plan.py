@@ -18,10 +18,12 @@ from scoresde import __version__
 from scoresde.analytic_start import AnalyticStart
 from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose, positive
-from scoresde.grids import Numbers, Spacing, Times, make_grid
+from scoresde.grids import Numbers, Spacing, Times, make_grid, respacing
 from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
 from scoresde.samplers.auto import BUDGET, choose_for
-from scoresde.samplers.registry import SAMPLERS, Sampler, find_sampler, no_option, options_of
+from scoresde.samplers.checks import check_denoiser, check_grad, check_start, check_state, is_list
+from scoresde.samplers.options import check_kinds, no_option, options_of
+from scoresde.samplers.registry import SAMPLERS, Sampler, find_sampler
 from scoresde.samplers.solver import Solver, cut
 from scoresde.samplers.table import Table
 from scoresde.sde import SDE
@@ -47,6 +49,7 @@ def plan_run(
     for name, value in {"steps": steps, "nfe": nfe}.items():
         if value is not None:
             positive(name, value)
+    check_start(start)
     if nfe is not None and not sampler.build and grid is None:  # a cap
         if "max_nfe" in options:
             raise BadInput(f"nfe = {nfe} and max_nfe = {options['max_nfe']}: give one, the most calls of a sample")
@@ -67,18 +70,31 @@ def plan_run(
         assert sampler.adaptive
         solver = sampler.adaptive(sde, times, **filled)
         return solver, {"sampler": sampler.name, "adaptive": True, "final": final, "options": filled}
-    given = grid is not None and not isinstance(grid, str) and not callable(grid)
+    given = is_list(grid)
     if given and (steps or nfe or final or start):
         raise BadInput("a list of times is used verbatim: give no steps, nfe, final or start with it")
+    if (kept := respacing(grid) is not None) and nfe is not None:
+        raise BadInput(f"grid {grid!r} has a number of steps of its own: give no nfe = {nfe}")
     first = start.time(sde) if start else None
-    if grid is None:  # ode calls between knots wherever they are
-        grid = on_chain(sampler.grid, sde) if sampler.adaptive is None else sampler.grid
-    final = final or sampler.final
+
+    def chosen(n: int | None) -> tuple[str | Spacing | Numbers, str]:
+        """The grid and ending of n steps."""
+        by_default, end = sampler.defaults(n or 1)
+        if sampler.adaptive is None:  # ode calls between knots wherever they are
+            by_default = on_chain(by_default, sde)
+        return by_default if grid is None else grid, final or ("zero" if kept else end)
+
+    def laid(n: int | None) -> Times:
+        name, end = chosen(n)
+        return make_grid(name, sde, n, end, first)
+
     if nfe is not None:
-        steps = _intervals(nfe, sampler, lambda n: make_grid(grid, sde, n, final, first), sde, filled)
-    solver = sampler.build(sde, make_grid(grid, sde, steps or sampler.steps, final, first), **filled)
-    named = grid if isinstance(grid, str) else "function"
-    name = {"grid": "given"} if given else {"grid": named, "final": final, "start": start.shift if start else 0.0}
+        steps = _intervals(nfe, sampler, laid, sde, filled)
+    n = steps if kept else steps or sampler.steps
+    solver = sampler.build(sde, laid(n), **filled)
+    used, end = chosen(n)
+    named = used if isinstance(used, str) else "function"
+    name = {"grid": "given"} if given else {"grid": named, "final": end, "start": start.shift if start else 0.0}
     return solver, {
         "sampler": sampler.name,
         "adaptive": False,
@@ -103,13 +119,14 @@ def plan_encode(
     own = sampler.adaptive is not None and steps is None and grid is None
     if not own and not sampler.build:
         raise BadInput(f"sampler {sampler.name!r} chooses its own steps by rtol and atol: give no steps or grid")
-    given = grid is not None and not isinstance(grid, str) and not callable(grid)
+    given = is_list(grid)
     if steps is not None and given:
         raise BadInput("a list of times is used verbatim: give no steps with it")
     build = sampler.adaptive if own and sampler.adaptive else sampler.encode
     for name in options:
         if name not in options_of(build):
             raise no_option(f"encoding by {sampler.name!r}", name, options_of(build))
+    check_kinds(build, options)
     if grid is None and not own:
         grid = sampler.encode_grid if math.isfinite(sde.knots([sde.t_max]).lam[0]) else "phi"
     if own:
@@ -199,7 +216,7 @@ class Job:
 def prepare(
     denoiser: AnyDenoiser,
     shape: Sequence[int],
-    sampler: str = "ode",
+    sampler: str | Sampler = "ode",
     steps: int | None = None,
     *,
     nfe: int | None = None,
@@ -221,17 +238,19 @@ def prepare(
     shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     if not shape or not all(isinstance(size, int) and size >= 1 for size in shape):
         raise BadInput(f"shape = {shape}: the number of samples and the event's sizes, integers of at least 1")
+    check_state(x, dtype)
     if x is not None and tuple(x.shape) != shape:
         raise BadInput(f"x has shape {tuple(x.shape)}, the samples asked for {shape}")
     dtype = dtype or (torch.float32 if x is None else x.dtype)
     device = device or ("cpu" if x is None else x.device)
-    check_state(x, dtype)
     check_grad(grad)
     if sampler == "auto":
         if options:
             raise BadInput(f"sampler 'auto' sets its own options: give no {next(iter(options))!r}, or name the sampler")
         if steps is not None:
             raise BadInput(f"sampler 'auto' chooses for a budget of calls: give nfe = {steps!r}, not steps")
+        if is_list(grid) or respacing(grid) is not None:
+            raise BadInput("sampler 'auto' chooses for a budget of calls: give nfe, or name a sampler for this grid")
         nfe = positive("nfe", BUDGET if nfe is None else nfe)
         choice = choose_for(nfe, pure_noise=not math.isfinite(denoiser.sde.knots([denoiser.sde.t_max]).lam[0]))
         sampler, options = choice.sampler, dict(choice.options)
@@ -242,6 +261,10 @@ def prepare(
         raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
     if isinstance(noise, str):
         choose("noise", noise, (*SOURCES, "device"))
+    elif not callable(noise):
+        raise BadInput(f"noise = {noise!r:.60}: give one of {', '.join((*SOURCES, 'device'))}, or a function")
+    if cond is not None and not isinstance(cond, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"cond = {cond!r:.60}: what the network is given by name, a dict")
     denoiser = Checkpointed(denoiser) if grad == "checkpoint" else denoiser
     settings = {
         **settings,
@@ -256,31 +279,3 @@ def prepare(
         "numpy": np.__version__,
     }
     return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, dict(cond or {}))
-
-
-def check_state(x: Tensor | None, dtype: torch.dtype) -> None:
-    """Refuse a state that is no finite tensor of float32 or float64."""
-    if x is not None and not isinstance(x, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise TypeError(f"x must be a tensor, got {type(x).__name__}")
-    for name, given in {"dtype": dtype, "x.dtype": None if x is None else x.dtype}.items():
-        if given not in (None, torch.float32, torch.float64):
-            raise BadInput(f"{name} = {given}: states are float32 or float64 (a half network takes Denoiser(dtype=))")
-    if x is not None and not bool(torch.isfinite(x).all()):
-        raise BadInput("x: the state to start from has values that are not finite")
-
-
-def check_grad(grad: bool | str) -> None:
-    """Refuse what is neither a truth value nor "checkpoint", and gradients where torch records none."""
-    if not isinstance(grad, bool):
-        choose("grad", str(grad), ("checkpoint",))
-    if grad and torch.is_inference_mode_enabled():
-        raise BadInput(f"grad = {grad!r} inside torch.inference_mode(), which records no gradient: leave it first")
-
-
-def check_denoiser(denoiser: Any) -> None:
-    """Refuse a bare network with a hint."""
-    if not isinstance(denoiser, AnyDenoiser):
-        raise TypeError(
-            f"sample needs a denoiser, got {type(denoiser).__name__}:"
-            " wrap the network, scoresde.Denoiser(network, sde, prediction)"
-        )

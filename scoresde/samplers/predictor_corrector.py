@@ -31,14 +31,14 @@ from scoresde.sde import SDE
 
 def _rows(found: Sequence[Step], predict: Weigh, correct: Weigh | None) -> tuple[Row, ...]:
     """One row for each step; ``correct`` weighs the output at a step's end, then those of the prediction."""
-    rows, before = list[Row](), None
+    rows, before, predicted = list[Row](), None, np.zeros(0)
     for step in found:
-        b = step.outputs(predict)
+        b = own = step.outputs(predict)
         if correct and before and before.regular and step.regular:
-            correction = _sum(before.weighed(correct), -np.append(0.0, before.outputs(predict)))
+            correction = _sum(before.weighed(correct), -np.append(0.0, predicted))
             b = _sum(b, step.keep * correction)
         rows.append(step.row(b))
-        before = step
+        before, predicted = step, own
     return tuple(rows)
 
 

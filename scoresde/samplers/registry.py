@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from scoresde.errors import BadInput, choose, nearest
+from scoresde.errors import BadInput, choose
 from scoresde.samplers.adams import deis, ipndm, lms, phi_ab, plms, pndm
 from scoresde.samplers.adaptive import dpm_adaptive, rk45, sde_adaptive
 from scoresde.samplers.aliases import in_our_words
@@ -17,6 +16,7 @@ from scoresde.samplers.edm import edm
 from scoresde.samplers.langevin import langevin, pc
 from scoresde.samplers.multistep import ddim, eab2, eab3, eab4, exponential_multistep
 from scoresde.samplers.ode import ode, ode_adaptive
+from scoresde.samplers.options import check_kinds, no_option, options_of
 from scoresde.samplers.predictor_corrector import sa_solver, unipc
 from scoresde.samplers.restart import restart, travel
 from scoresde.samplers.runge_kutta import heun, midpoint, rk4, sheun
@@ -44,7 +44,8 @@ OWN_STEPS: Builder = _OwnSteps()
 class Sampler:
     """A named sampler: its builder and what a user wants to know before choosing it.
 
-    ``steps``, ``grid`` and ``final`` are its defaults and ``nfe`` its calls in n steps of them, a formula in n and the
+    ``steps``, ``grid`` and ``final`` are its defaults, but for few steps those of ``by_steps``, (up to n steps, grid,
+    final), n rising: by measurement (`benchmarks/grids.py`). ``nfe`` is its calls in n steps, a formula in n and the
     options. ``build`` makes it from times, ``adaptive`` the variant that chooses its own; a sampler has one or both.
     ``encode`` builds the one that runs from data to noise (deterministic samplers only): in noise space or in φ, as
     data space amplifies errors on the way up; ``encode_grid`` is its default grid. ``revision`` rises when its numbers
@@ -63,14 +64,28 @@ class Sampler:
     adaptive: Builder | None = None
     encode: Builder | None = None
     encode_grid: str = "phi"
+    by_steps: tuple[tuple[int, str, str], ...] = ()
     revision: int = 1
+
+    def defaults(self, n: int) -> tuple[str, str]:
+        """The grid and ending of n steps where none are given."""
+        return next((grid, final) for most, grid, final in self.spans if most is None or n <= most)
+
+    @property
+    def spans(self) -> list[tuple[int | None, str, str]]:
+        """(up to n steps, grid, final) for every number of steps; None for all the rest."""
+        return [*self.by_steps, (None, self.grid, self.final)]
 
     def options(self, adaptive: bool = False) -> dict[str, Any]:
         """The options of the builder and their defaults, read off its signature."""
-        return options_of(self.adaptive if self.adaptive and (adaptive or not self.build) else self.build)
+        return options_of(self.builder(adaptive))
+
+    def builder(self, adaptive: bool = False) -> Builder:
+        """The builder of runs with fixed steps, or of adaptive ones."""
+        return self.adaptive if self.adaptive and (adaptive or not self.build) else self.build
 
     def check_options(self, options: dict[str, Any], adaptive: bool = False) -> None:
-        """Refuse an option this sampler cannot use."""
+        """Refuse an option this sampler cannot use, or a value that is not of its type."""
         known = self.options(adaptive)
         for name in options:
             if name in known:
@@ -81,20 +96,7 @@ class Sampler:
                 )
                 raise BadInput(f"sampler {self.name!r}: option {name!r} {rule}")
             raise no_option(f"sampler {self.name!r}", name, known)
-
-
-def options_of(build: Builder) -> dict[str, Any]:
-    """The options of a builder and their defaults, but for those that a partial has set."""
-    given = build.keywords if isinstance(build, partial) else {}
-    parameters = inspect.signature(build).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in given}
-
-
-def no_option(what: str, name: str, known: Iterable[str]) -> BadInput:
-    """The error for an option that there is not."""
-    names = list(known)
-    allowed = f"choose from {', '.join(names)}" if names else "it has none"
-    return BadInput(f"{what} has no option {name!r}: {allowed}{nearest(name, names)}")
+        check_kinds(self.builder(adaptive), options)
 
 
 _EPS = {k: partial(exponential_multistep, order=k, space="eps") for k in (1, 2, 3, 4)}  # encoders of data-space tables
@@ -106,46 +108,52 @@ _ALL = (
             None, "phi", "t_min", adaptive=ode_adaptive, encode=ode),
     Sampler("rk4", rk4, 4, False, "4n", "the step of ode, without its reads of the device", 10, "phi", "t_min",
             encode=rk4),
-    Sampler("heun", heun, 2, False, "2n", "two calls a step in the angle", 20, "phi", "t_min", encode=heun),
+    Sampler("heun", heun, 2, False, "2n", "two calls a step in the angle", 20, "logitnormal:1.5",
+            "t_min", encode=heun, by_steps=((10, "logitnormal:2", "t_min"),), revision=2),
     Sampler("midpoint", midpoint, 2, False, "2n", "10 to 30 calls on smooth problems: two calls a step in the angle",
-            12, "phi", "t_min", encode=midpoint),
+            12, "phi", "t_min", encode=midpoint, by_steps=((5, "logitnormal:1.5", "t_min"),), revision=2),
     Sampler("edm", edm, 2, False, "2n - 1", "EDM's models as published; s_churn adds noise", 18, "karras",
             encode=edm),
-    Sampler("dpm2s", dpm2s, 2, False, "2n - 1", "DPM-Solver-2 as published; k-diffusion's DPM2", 12, encode=dpm2s),
-    Sampler("dpm3s", dpm3s, 3, False, "3n", "DPM-Solver-3 as published", 10, "phi", "t_min", encode=dpm3s),
-    Sampler("dpm++2s", dpmpp_2s, 2, False, "2n", "DPM-Solver++(2S): data space, two calls a step", 12, "phi", "t_min",
-            encode=dpm2s),
-    Sampler("dpm++3s", dpmpp_3s, 3, False, "3n", "DPM-Solver++(3S): data space, three calls a step", 10, "phi", "t_min",
-            encode=dpm3s),
+    Sampler("dpm2s", dpm2s, 2, False, "2n - 1", "DPM-Solver-2 as published; k-diffusion's DPM2", 12, "logitnormal:2",
+            encode=dpm2s, by_steps=((5, "logitnormal:2", "zero"), (10, "logitnormal:2.5", "zero")), revision=2),
+    Sampler("dpm3s", dpm3s, 3, False, "3n", "DPM-Solver-3 as published", 10, "logitnormal:2.5", "t_min",
+            encode=dpm3s, revision=2),
+    Sampler("dpm++2s", dpmpp_2s, 2, False, "2n", "DPM-Solver++(2S): data space, two calls a step", 12,
+            "logitnormal:2.5", "t_min", encode=dpm2s, revision=2),
+    Sampler("dpm++3s", dpmpp_3s, 3, False, "3n", "DPM-Solver++(3S): data space, three calls a step", 10,
+            "logitnormal:2.5", "t_min", encode=dpm3s, revision=2),
     # The probability flow, one call a step
-    Sampler("ddim", ddim, 1, False, "n", "the familiar baseline; eta 1 is ancestral DDPM", 50, encode=_EPS[1]),
-    Sampler("eab2", eab2, 2, False, "n", "exact second order in λ; tau adds noise", 20, "lambda", "t_min",
-            encode=_EPS[2], encode_grid="lambda"),
+    Sampler("ddim", ddim, 1, False, "n", "the familiar baseline; eta 1 is ancestral DDPM", 50,
+            encode=_EPS[1], by_steps=((50, "logitnormal:2", "zero"),), revision=2),
+    Sampler("eab2", eab2, 2, False, "n", "exact second order in λ; tau adds noise", 20, "logitnormal:2.5", "zero",
+            encode=_EPS[2], encode_grid="lambda", revision=2),
     Sampler("eab3", eab3, 3, False, "n", "exact third order in λ: 20 calls and more", 30, "lambda", "t_min",
-            encode=_EPS[3], encode_grid="lambda"),
+            encode=_EPS[3], encode_grid="lambda", by_steps=((10, "logitnormal:2.5", "zero"),), revision=2),
     Sampler("eab4", eab4, 4, False, "n", "exact fourth order in λ: 50 calls and more", 50, "lambda", "t_min",
             encode=_EPS[4], encode_grid="lambda"),
-    Sampler("dpm2m", dpm2m, 2, False, "n", "multistep DPM-Solver-2, noise space", 20, "lambda", "t_min",
-            encode=dpm2m, encode_grid="lambda"),
+    Sampler("dpm2m", dpm2m, 2, False, "n", "multistep DPM-Solver-2, noise space", 20, "logitnormal:2.5", "t_min",
+            encode=dpm2m, encode_grid="lambda", revision=2),
     Sampler("dpm3m", dpm3m, 2, False, "n", "multistep DPM-Solver-3 as published, of order 2", 20, "lambda", "t_min",
-            encode=dpm3m, encode_grid="lambda"),
-    Sampler("dpm++2m", dpmpp_2m, 2, False, "n", "10 to 30 calls, as published", 20, "lambda", "t_min",
-            encode=dpm2m, encode_grid="lambda"),
-    Sampler("dpm++3m", dpmpp_3m, 2, False, "n", "as published, of order 2; eab3 is of order 3", 20, "lambda", "t_min",
-            encode=dpm3m, encode_grid="lambda"),
-    Sampler("deis", deis, 3, False, "n", "5 to 20 calls", 10, "phi", "t_min", encode=deis, encode_grid="lambda"),
-    Sampler("lms", lms, 4, False, "n", "k-diffusion's LMS, exact in the noise level", 20, "phi", "t_min",
-            encode=partial(lms, order=2), encode_grid="lambda"),
+            encode=dpm3m, encode_grid="lambda", by_steps=((20, "logitnormal:3", "t_min"),), revision=2),
+    Sampler("dpm++2m", dpmpp_2m, 2, False, "n", "10 to 30 calls, as published", 20, "logitnormal:2.5", "zero",
+            encode=dpm2m, encode_grid="lambda", revision=2),
+    Sampler("dpm++3m", dpmpp_3m, 2, False, "n", "as published, of order 2; eab3 is of order 3", 20,
+            "logitnormal:2.5", "zero", encode=dpm3m, encode_grid="lambda", revision=2),
+    Sampler("deis", deis, 3, False, "n", "5 to 20 calls", 10, "logitnormal:2.5", "t_min",
+            encode=deis, encode_grid="lambda", revision=2),
+    Sampler("lms", lms, 4, False, "n", "k-diffusion's LMS, exact in the noise level", 20, "logitnormal:2.5", "t_min",
+            encode=partial(lms, order=2), encode_grid="lambda", revision=2),
     Sampler("ipndm", ipndm, 2, False, "n", "4 to 15 calls: the least error here", 10, "logitnormal:2",
-            "t_min", encode=ipndm, encode_grid="lambda"),
-    Sampler("plms", plms, 2, False, "n + 1", "PLMS of latent diffusion", 50, "lambda", "t_min",
-            encode=plms, encode_grid="lambda"),
-    Sampler("pndm", pndm, 2, False, "n + 3*min(n, 3)", "PNDM with its Runge-Kutta start", 50, "lambda", "t_min",
-            encode=pndm, encode_grid="lambda"),
-    Sampler("phi-ab", phi_ab, 3, False, "n", "40 to 100 calls: Adams-Bashforth in the angle", 20, "phi", "t_min",
-            encode=phi_ab, encode_grid="lambda"),
-    Sampler("unipc", unipc, 4, False, "n", "16 to 40 calls: predictor and corrector", 20, "logitnormal:2", "t_min",
-            encode=partial(unipc, space="eps"), encode_grid="lambda"),
+            "t_min", encode=ipndm, encode_grid="lambda", by_steps=((6, "logitnormal:2.5", "t_min"),), revision=2),
+    Sampler("plms", plms, 2, False, "n + 1", "PLMS of latent diffusion", 50, "logitnormal:2.5", "t_min",
+            encode=plms, encode_grid="lambda", by_steps=((19, "logitnormal:3", "t_min"),), revision=2),
+    Sampler("pndm", pndm, 2, False, "n + 3*min(n, 3)", "PNDM with its Runge-Kutta start", 50, "logitnormal:2.5",
+            "t_min", encode=pndm, encode_grid="lambda", by_steps=((11, "karras", "t_min"),), revision=2),
+    Sampler("phi-ab", phi_ab, 3, False, "n", "40 to 100 calls: Adams-Bashforth in the angle", 20, "logitnormal:2",
+            "t_min", encode=phi_ab, encode_grid="lambda", revision=2),
+    Sampler("unipc", unipc, 4, False, "n", "16 to 40 calls: predictor and corrector", 20, "logitnormal:2.5", "t_min",
+            encode=partial(unipc, space="eps"), encode_grid="lambda", revision=2,
+            by_steps=((20, "logitnormal:2", "t_min"),)),
     # To a tolerance, each sample with its own steps
     Sampler("rk45", OWN_STEPS, 5, False, "by tolerance", "the flow to a tolerance, steps for each sample", None,
             "phi", "t_min", adaptive=rk45, encode=rk45),
@@ -177,8 +185,12 @@ _ALL = (
 SAMPLERS: dict[str, Sampler] = {sampler.name: sampler for sampler in _ALL}
 
 
-def find_sampler(name: str) -> Sampler:
+def find_sampler(name: str | Sampler) -> Sampler:
     """The sampler of this name, or an error that lists them all and the nearest, or translates another toolkit's."""
+    if isinstance(name, Sampler):
+        return name
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"sampler = {name!r:.60}: give a name of scoresde.SAMPLERS, 'auto', or a Sampler")
     if name not in SAMPLERS and (words := in_our_words(name)):
         raise BadInput(f"unknown sampler {name!r}: {words}")
     choose("sampler", name, [*SAMPLERS, "auto"])

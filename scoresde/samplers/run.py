@@ -15,8 +15,9 @@ from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, SolverFailure, positive
 from scoresde.grids import Numbers, Spacing, Times
 from scoresde.noise import Noise
-from scoresde.samplers.plan import check_denoiser, check_grad, check_state, plan_encode, prepare
-from scoresde.samplers.registry import find_sampler
+from scoresde.samplers.checks import check_denoiser, check_grad, check_state
+from scoresde.samplers.plan import plan_encode, prepare
+from scoresde.samplers.registry import Sampler, find_sampler
 from scoresde.samplers.solver import Callback, Interval, Solution, Solver, cut
 from scoresde.transforms import Checkpointed, Watched
 
@@ -30,6 +31,8 @@ class Result:
     network_evals network rows per sample: a guided pair is one call and two evaluations
     times         the grid that was used (the two ends of an adaptive run)
     nfe_each      denoiser calls of each sample (n,): they differ where each has its own steps
+    accepted      steps of each sample (n,), and the attempts of an adaptive run that were
+    rejected      refused (n,); -1 where a library keeps them to itself (`ode` by a method of scipy)
     t_each        the time of each sample (n,): times[-1], unless on_limit="return" stopped it before
     seed          None when the noise was given by the caller
     settings      everything needed to draw x again, defaults filled in
@@ -40,6 +43,8 @@ class Result:
     network_evals: int
     times: Times
     nfe_each: np.ndarray = field(repr=False)
+    accepted: np.ndarray = field(repr=False)
+    rejected: np.ndarray = field(repr=False)
     t_each: np.ndarray = field(repr=False)
     seed: int | None
     settings: Mapping[str, Any] = field(repr=False)
@@ -48,7 +53,7 @@ class Result:
 def sample(
     denoiser: AnyDenoiser,
     shape: Sequence[int],
-    sampler: str = "ode",
+    sampler: str | Sampler = "ode",
     steps: int | None = None,
     *,
     nfe: int | None = None,
@@ -70,7 +75,7 @@ def sample(
 ) -> Result:
     """Draw ``shape[0]`` samples of event shape ``shape[1:]``.
 
-    sampler       a name of ``SAMPLERS``, or "auto": the measured best for the number of calls, see `samplers.auto`
+    sampler       a name of ``SAMPLERS``, a `Sampler` of your own, or "auto": the measured best for the number of calls
     steps | nfe   intervals of the grid, or a budget of network calls; neither: the sampler's default
     grid, final   a name of `scoresde.grids`, or a list of times used verbatim; how the run ends
     x             the state to start from at the first time, instead of a draw from the prior
@@ -115,6 +120,8 @@ def sample(
         **options,
     )
     size = positive("batch_size", shape[0] if batch_size is None else batch_size)
+    if callback is not None and not callable(callback):
+        raise BadInput(f"callback = {callback!r:.60}: a function of (i, t, t_next, x, x0_hat, nfe)")
     parts: list[Solution] = []
     with torch.set_grad_enabled(bool(grad)):
         for state, source, given in job.batches(size):
@@ -124,17 +131,25 @@ def sample(
     return _result(denoiser, job.solver, parts, job.settings["seed"], job.settings)
 
 
+# What `sample` takes and `trajectory` has no use for.
+ALL_AT_ONCE = {
+    "batch_size": "ask for fewer samples, and for the next ones with first=",
+    "callback": "do it in the loop over the intervals",
+    "check": "look at the states in the loop",
+}
+
+
 def trajectory(
     denoiser: AnyDenoiser,
     shape: Sequence[int],
-    sampler: str = "ode",
+    sampler: str | Sampler = "ode",
     steps: int | None = None,
     *,
     x0: bool = True,
     grad: bool | str = False,
     **how: Any,
 ) -> Iterator[Interval]:
-    """The same run as `sample`, one interval of the grid at a time, as one batch; ``how`` is all that `sample` takes.
+    """The same run as `sample`, one interval of the grid at a time, as one batch; ``how`` is the rest of what it takes.
 
     Each item has the fields (i, t, t_next, x, x0, nfe). Leave the loop when you have seen enough: what is not asked for
     is not computed, and without ``x0`` neither is x̂_0. Faults of the request are found at once, not at the first item.
@@ -144,6 +159,9 @@ def trajectory(
     >>> [round(step.t_next, 2) for step in scoresde.trajectory(denoiser, (5, 2), "ddim", steps=3, grid="t")]
     [0.67, 0.33, 0.0]
     """
+    for name, instead in ALL_AT_ONCE.items():
+        if name in how:
+            raise BadInput(f"{name}: a trajectory is one batch, seen interval by interval: {instead}")
     job = prepare(denoiser, shape, sampler, steps, grad=grad, **how)
 
     def intervals() -> Iterator[Interval]:
@@ -163,7 +181,7 @@ def trajectory(
 def encode(
     denoiser: AnyDenoiser,
     x: Tensor,
-    sampler: str = "ode",
+    sampler: str | Sampler = "ode",
     steps: int | None = None,
     *,
     grid: str | Spacing | Numbers | None = None,
@@ -185,7 +203,7 @@ def encode(
     True
     """
     check_denoiser(denoiser)
-    check_state(x, x.dtype)
+    check_state(x)
     check_grad(grad)
     if not len(x):
         raise BadInput("x: no samples to encode")
@@ -226,6 +244,7 @@ def _result(
 ) -> Result:
     """The batches as one."""
     x = torch.cat([part.x for part in parts])
-    nfe, t = np.concatenate([part.nfe for part in parts]), np.concatenate([part.t for part in parts])
+    t, nfe, accepted, rejected = (np.concatenate(each) for each in list(zip(*parts, strict=True))[1:])
     calls = int(nfe.max())
-    return Result(x, calls, calls * denoiser.rows_per_call, solver.times, nfe, t, seed, settings)
+    rows = calls * denoiser.rows_per_call
+    return Result(x, calls, rows, solver.times, nfe, accepted, rejected, t, seed, settings)
