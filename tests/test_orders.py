@@ -57,8 +57,7 @@ def flow(sde: scoresde.SDE, x: torch.Tensor, t: float, t_next: float, steps: int
     """The exact mixture's probability flow by rk4 in φ."""
     ends = sde.phi(torch.tensor([t, t_next], dtype=F64)).tolist()
     inner = sde.t_of_phi(torch.linspace(*ends, steps + 1, dtype=F64)[1:-1]).tolist()
-    ode = SAMPLERS["ode"].build
-    return ode(sde, (t, *inner, t_next)).run(mixture().denoiser(sde), x)[0]
+    return SAMPLERS["rk4"].build(sde, (t, *inner, t_next)).run(mixture().denoiser(sde), x)[0]
 
 
 @cache

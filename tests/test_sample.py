@@ -28,7 +28,8 @@ VP = SDES["vp"]
 
 
 def draw(name: str, n: int = 12, sde: scoresde.SDE = VP, **how: object) -> scoresde.Result:
-    how = {"steps": steps_for(name), "seed": 7, "dtype": F64, **how}
+    loose = {"rtol": 0.2, "atol": 0.2} if name == "sde-adaptive" else {}  # which would take hundreds of calls
+    how = {"steps": steps_for(name), "seed": 7, "dtype": F64, **loose, **how}
     return scoresde.sample(mixture().denoiser(sde), (n, 2), name, **how)
 
 
@@ -223,10 +224,11 @@ def test_every_prediction_type_gives_the_same_samples(name: str) -> None:
     """One exact denoiser through its own ε, x0, v, score, flow and EDM outputs."""
     for sde in (VP, SDES["subvp"], SDES["ve"]) if SAMPLERS[name].build else (VP,):
         x, exact = start(sde, (4, 2)), mixture()
+        loose = {"rtol": 0.2, "atol": 0.2} if name == "sde-adaptive" else {}
         outs = []
         for prediction in ("x0", "eps", "v", "score", "flow", "edm"):
             denoiser = scoresde.Denoiser(exact.network(sde, prediction), sde, prediction)
-            outs.append(scoresde.sample(denoiser, (4, 2), name, steps_for(name), x=x, dtype=F64).x)
+            outs.append(scoresde.sample(denoiser, (4, 2), name, steps_for(name), x=x, dtype=F64, **loose).x)
         scale = max(1.0, float(outs[0].abs().max()))
         assert all((out - outs[0]).abs().max() < 1e-8 * scale for out in outs)
 
