@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from scipy.optimize import linear_sum_assignment
 
 import scoresde
-from scoresde.config import parse_config
+from scoresde.config import Config, parse_config
 from scoresde.data import Dataset, load
 from scoresde.train import train
 
@@ -42,7 +42,7 @@ COPIES = 8  # of each point, so that a batch may be larger than 142; as many are
 INK, FAINT, BLUE = "#606060", "#d0d0d0", "#0072b2"
 
 
-def config(step: dict[str, Any], steps: int, seed: int) -> scoresde.train.Config:
+def config(step: dict[str, Any], steps: int, seed: int) -> Config:
     """A run of this step."""
     shared = {"steps": steps, "batch_size": 256, "lr": 4e-3, "warmup": min(100, steps - 1), "ema": 0.99, "seed": seed}
     return parse_config(

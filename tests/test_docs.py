@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from scoresde import SAMPLERS
+from scoresde import SAMPLERS, BadInput
 from scoresde.cli import main
+from scoresde.cli.options import read_options
 from scoresde.cli.samplers import facts
 from scoresde.grids import ALIASES, FINALS, GRIDS, option_of
 from scoresde.samplers import Sampler
@@ -37,6 +40,9 @@ EXAMPLES = [
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
 LIST = re.compile(r"^\| name \| page \|.*\n(\|.*\n)+", re.M)
+SHELL = re.compile(r"^```bash\n(.*?)^```", re.S | re.M)
+COMMAND = re.compile(r"^(?:accelerate launch .*-m )?scoresde(?: .*)?$", re.M)
+STANDS_FOR = {"NAME": "ddim", "N": "5"}  # in what a page says of a command
 PRINTED = re.compile(r"^    \$ scoresde (table .*)\n(?:    .*\n)+", re.M)
 CELL = r"((?:\\\||[^|\n])*?)"  # \| is no end of a cell
 DESCRIBED = re.compile(rf"^\| `([^`]+)` \| {CELL} \| {CELL} \|$", re.M)
@@ -98,6 +104,30 @@ def use_of(row: re.Match[str]) -> str:
     return f"| `{row[1]}` | {row[2]} | {SAMPLERS[row[1]].use} |"
 
 
+def commands(text: str) -> list[str]:
+    """The commands of scoresde in the shell blocks of a page and between its back quotes."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    quoted = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    return [line for part in [*SHELL.findall(text), *quoted] for line in COMMAND.findall(part)]
+
+
+def parse(line: str) -> click.Command:
+    """The command of a line, whose options and their values it takes; nothing is run."""
+    words = [STANDS_FOR.get(word, word) for word in shlex.split(line[line.index("scoresde") :], comments=True)[1:]]
+    command: click.Command = main
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        _, found, words = command.resolve_command(click.Context(command), words)
+        assert found is not None
+        command = found
+    try:
+        context = command.make_context(command.name, words)
+    except click.exceptions.Exit:  # --help
+        return command
+    if own := context.params.get("own"):
+        read_options(context.params["sampler"], own, {})
+    return command
+
+
 def same(shown: str, made: str) -> bool:
     """Two lines of the same words, and of the same numbers up to what machines round differently."""
     if len(ours := shown.split()) != len(theirs := made.split()):
@@ -118,6 +148,17 @@ def close(one: str, other: str) -> bool:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_code_in_the_documents_runs(block: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", block], check=True)
+
+
+@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if commands(text)])
+def test_the_commands_that_a_page_names_exist(name: str) -> None:
+    assert all(parse(line).callback for line in commands(PAGES[name]))
+
+
+@pytest.mark.parametrize("words", ["tarin a", "train a --out b --rezume", "data inspekt", "table ddim --steps x"])
+def test_a_command_that_does_not_exist_would_be_seen(words: str) -> None:
+    with pytest.raises((click.UsageError, BadInput)):
+        parse(commands(f"```bash\nscoresde {words}\n```")[0])
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
