@@ -6,16 +6,20 @@ parts that come from the code anew: the list of samplers, when to use each, and 
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from scoresde import SAMPLERS
+from scoresde import SAMPLERS, BadInput
 from scoresde.cli import main
+from scoresde.cli.options import read_options
 from scoresde.cli.samplers import facts
 from scoresde.grids import ALIASES, FINALS, GRIDS, option_of
 from scoresde.samplers import Sampler
@@ -30,7 +34,16 @@ BLOCKS = [
     for name, text in PAGES.items()
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
 ]
+SHORTENED = {"datasaurus_story.py": ("--steps", "5")}
+NEEDS_DATA = (pytest.mark.data, pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA"))
+EXAMPLES = [
+    pytest.param(path, id=path.name, marks=NEEDS_DATA if "datasaurus" in path.name else ())
+    for path in sorted((ROOT / "examples").glob("*.py"))
+]
 LIST = re.compile(r"^\| name \| page \|.*\n(\|.*\n)+", re.M)
+SHELL = re.compile(r"^```bash\n(.*?)^```", re.S | re.M)
+COMMAND = re.compile(r"^(?:accelerate launch .*-m )?scoresde(?: .*)?$", re.M)
+STANDS_FOR = {"NAME": "ddim", "N": "5"}  # in what a page says of a command
 PRINTED = re.compile(r"^    \$ scoresde (table .*)\n(?:    .*\n)+", re.M)
 BENCH = re.compile(r"(<!-- scoresde bench -->)(.*?)(<!-- end -->)", re.S)
 CELL = r"((?:\\\||[^|\n])*?)"  # \| is no end of a cell
@@ -100,6 +113,30 @@ def use_of(row: re.Match[str]) -> str:
     return f"| `{row[1]}` | {row[2]} | {SAMPLERS[row[1]].use} |"
 
 
+def commands(text: str) -> list[str]:
+    """The commands of scoresde in the shell blocks of a page and between its back quotes."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    quoted = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    return [line for part in [*SHELL.findall(text), *quoted] for line in COMMAND.findall(part)]
+
+
+def parse(line: str) -> click.Command:
+    """The command of a line, whose options and their values it takes; nothing is run."""
+    words = [STANDS_FOR.get(word, word) for word in shlex.split(line[line.index("scoresde") :], comments=True)[1:]]
+    command: click.Command = main
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        _, found, words = command.resolve_command(click.Context(command), words)
+        assert found is not None
+        command = found
+    try:
+        context = command.make_context(command.name, words)
+    except click.exceptions.Exit:  # --help
+        return command
+    if own := context.params.get("own"):
+        read_options(context.params["sampler"], own, {})
+    return command
+
+
 def same(shown: str, made: str) -> bool:
     """Two lines of the same words, and of the same numbers up to what machines round differently."""
     if len(ours := shown.split()) != len(theirs := made.split()):
@@ -124,10 +161,26 @@ def test_code_in_the_documents_runs(block: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", block], check=True)
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("name", [name for name, text in PAGES.items() if commands(text)])
+def test_the_commands_that_a_page_names_exist(name: str) -> None:
+    assert all(parse(line).callback for line in commands(PAGES[name]))
+
+
+@pytest.mark.parametrize("words", ["tarin a", "train a --out b --rezume", "data inspekt", "table ddim --steps x"])
+def test_a_command_that_does_not_exist_would_be_seen(words: str) -> None:
+    with pytest.raises((click.UsageError, BadInput)):
+        parse(commands(f"```bash\nscoresde {words}\n```")[0])
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_run(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, example], cwd=tmp_path, check=True, capture_output=True, text=True)
+    """In a shortened form where they take long; what they say they write is there."""
+    command = [sys.executable, example, *SHORTENED.get(example.name, ())]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
     assert done.stdout.strip()
+    for folder in re.findall(r"^pictures: (.*)", done.stdout, re.M):
+        pictures = sorted((tmp_path / folder).iterdir())
+        assert len(pictures) == 6 and all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
 
 
 @pytest.mark.parametrize("name", ["samplers.md", *(f"samplers/{page.name}" for page in FAMILIES)])
