@@ -12,7 +12,7 @@ import torch
 from scoresde.checkpoint import write_atomically
 from scoresde.data import to_uint8
 from scoresde.errors import SolverFailure
-from scoresde.pictures import picture
+from scoresde.pictures import curves, picture
 from scoresde.samplers import sample
 from scoresde.train.keep import make
 from scoresde.train.run import Run
@@ -48,7 +48,9 @@ class Preview:
             return b""
         x = run.scaler.decode(x).cpu()
         values = (to_uint8(x) if run.config.data.scaler == "image" else x).numpy()
-        content = picture(values, None if labels is None else labels.numpy())
+        content = (
+            curves(values[:16]) if len(shape) == 2 else picture(values, None if labels is None else labels.numpy())
+        )
         make(self.folder)
         write_atomically(self.folder / f"step-{run.step:07d}.png", content)
         run.engine.track_image("samples", content, run.step)
