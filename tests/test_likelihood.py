@@ -6,12 +6,14 @@ import dataclasses
 import json
 import math
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from exact import F64, SDES, mixture
+from test_cli import fails, image_run, works
 from torch import Tensor
 
 import scoresde
@@ -34,17 +36,19 @@ def prior_of(data: scoresde.Gaussian | scoresde.GaussianMixture, sde: scoresde.S
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [*((name, "mixture") for name in ("vp", "subvp", "ve", "edm", "flow")), ("vp", "mixture-16"), ("ve", "mixture-16"),
+    [*((name, "mixture") for name in ("vp", "subvp", "ve", "edm", "flow")), ("vp", "mixture-16"),
      ("subvp", "thin"), ("edm", "thin")],
 )  # fmt: skip
 def test_the_density_is_that_of_the_closed_form(name: str, shape: str) -> None:
     sde, data = SDES[name], DATA[shape]
     x = data.sample(6, seed=1)
     x = x + float(sde.knots([sde.t_min]).sigma[0]) * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
-    found = log_prob(data.denoiser(sde, "v"), x, **prior_of(data, sde))
+    steps = {"steps": 30, "grid": "phi"} if shape == "mixture" else {}  # the default is for thin data too
+    found = log_prob(data.denoiser(sde, "v"), x, **steps, **prior_of(data, sde))
     want = data.log_prob(x, sde, sde.t_min)
     assert (found.log_prob - want).abs().max() < 1e-4 * x.shape[1]
-    assert found.nfe == 200 and found.products == 200 * x.shape[1] and not found.standard_error.any()
+    calls = 120 if steps else 200
+    assert found.nfe == calls and found.products == calls * x.shape[1] and not found.standard_error.any()
 
 
 @pytest.mark.parametrize("name", ["vp", "ve", "flow"])
@@ -303,6 +307,14 @@ def test_the_probability_of_whole_numbers_is_bounded_ever_more_tightly() -> None
     assert 0 < gaps[1] < gaps[0] / 3
 
 
+def test_all_256_values_of_a_byte_are_whole_numbers() -> None:
+    """The values of one pixel under one density: they are told apart, all 256, and their probabilities sum to 1."""
+    data = scoresde.Gaussian(torch.zeros(1), 0.04 * torch.eye(1))
+    x = torch.arange(256, dtype=torch.uint8).unsqueeze(1)
+    found = discrete_log_prob(data.denoiser(VP), x, 10, scaler=Scaler.image())
+    assert float(found.log_prob.exp().sum()) == pytest.approx(1, abs=0.02)
+
+
 def test_bits_follow_from_nats() -> None:
     density = log_prob(mixture().denoiser(VP), mixture().sample(3), 4)
     with pytest.raises(BadInput, match="declare the width"):
@@ -322,11 +334,11 @@ def test_the_bound_lies_above_and_tends_to_the_likelihood() -> None:
     x = data.sample(1500, seed=1)
     exact = -data.log_prob(x)
     gaps: list[float] = []
-    for N in (1, 4, 16, 64):
+    for N in (1, 4, 32):
         gap = variational_bound(data.denoiser(VP), x, N).total - exact
         gaps.append(float(gap.mean()))
         assert gaps[-1] > -4 * float(gap.std() / len(gap) ** 0.5)
-    assert gaps[0] > gaps[1] > gaps[2] > gaps[3] and gaps[3] < 0.3 * gaps[1]
+    assert gaps[0] > gaps[1] > gaps[2] and gaps[2] < 0.4 * gaps[1]
     limit = variational_bound(data.denoiser(VP), x, continuous=True, strata=32).total - exact
     error = 4 * float(limit.std() / len(x) ** 0.5)
     assert -error < float(limit.mean()) < error
@@ -351,7 +363,7 @@ def test_the_bound_of_bits() -> None:
     """Pixels that the model knows nothing of cost at least their entropy, 8 bits, whichever bound."""
     pixels = torch.randint(0, 256, (400, 2), generator=torch.Generator().manual_seed(0))
     wide = scoresde.Gaussian(torch.zeros(2), 0.33 * torch.eye(2))
-    for how in ({"N": 40}, {"continuous": True, "strata": 32}):
+    for how in ({"N": 30}, {"continuous": True, "strata": 16}):
         found = variational_bound(wide.denoiser(VP), pixels, levels=256, scaler=Scaler.image(), **how)
         assert found.bits_per_dim is not None
         assert 7.9 < float(found.bits_per_dim.mean()) < 8.6
@@ -385,9 +397,9 @@ def test_a_great_circle(shape: tuple[int, ...]) -> None:
 
 def test_a_path_of_latents_is_one_of_data() -> None:
     data = mixture()
-    latent = log_prob(data.denoiser(VP), data.sample(4), 20).latent
+    latent = log_prob(data.denoiser(VP), data.sample(4), 12).latent
     path = interpolate(latent[:2], latent[2:], 5).flatten(0, 1)
-    drawn = scoresde.sample(data.denoiser(VP), (10, 2), "ode", 20, x=path, final="t_min", grid="lambda").x
+    drawn = scoresde.sample(data.denoiser(VP), (10, 2), "ode", 12, x=path, final="t_min", grid="lambda").x
     assert torch.allclose(torch.cat([drawn[:2], drawn[-2:]]), data.sample(4), atol=1e-2)
 
 
@@ -459,3 +471,64 @@ def test_settings_say_what_was_done() -> None:
     }.items():
         assert found.settings[key] == value
     assert json.loads(json.dumps(dict(found.settings))) and dataclasses.is_dataclass(found)
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A class-conditional model of 8x8 images, and events of its kind in events.npz; in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    x = (torch.arange(6) * 40 % 256)[:, None, None, None].expand(6, 1, 8, 8).to(torch.uint8).numpy()
+    np.savez("events.npz", images=x, labels=np.arange(6) % 3)
+    np.savez("flat.npz", images=np.zeros((3, 2), np.float32))
+    np.savez("many.npz", images=x, labels=np.arange(6))
+    image_run().save(Path("squares.safetensors"))
+    return Path("squares.safetensors")
+
+
+def test_the_command(images: Path) -> None:
+    base: list[Any] = ["likelihood", "events.npz", "--model", images, "--steps", 2, "--seed", 3]
+    facts = json.loads(works(*base, "--levels", 256, "--json", "--out", "nats.npz"))
+    with np.load("nats.npz") as file:
+        arrays = dict(file)
+    assert {key: value.tolist() for key, value in arrays.items() if key != "standard_error"} == {
+        key: facts[key] for key in ("log_prob", "bits_per_dim", "labels")
+    }
+    assert facts["num"] == 6 and facts["nfe"] == 8 and facts["mean"] == pytest.approx(arrays["log_prob"].mean())
+    model = scoresde.load_model(images)
+    with np.load("events.npz") as file:
+        x, y = torch.from_numpy(file["images"]), torch.from_numpy(file["labels"])
+    own = {"divergence": "hutchinson", "seed": 3, "scaler": model.scaler}
+    want = discrete_log_prob(model.denoiser, x, 2, cond={"y": y}, **own)
+    assert np.allclose(want.log_prob.numpy(), arrays["log_prob"], rtol=1e-5)
+    assert bits_per_dim(want).tolist() == pytest.approx(facts["bits_per_dim"], rel=1e-5)
+    parts = json.loads(works(*base, "--levels", 256, "--json", "--batch-size", 4))
+    assert parts["log_prob"] == pytest.approx(facts["log_prob"], rel=1e-5)
+    assert json.loads(works(*base, "--levels", 256, "--json", "--num", 2))["log_prob"] == pytest.approx(
+        facts["log_prob"][:2], rel=1e-5
+    )
+    bare = json.loads(works(*base, "--class", "none", "--json"))
+    nats = log_prob(model.denoiser, x, 2, **own).log_prob.tolist()
+    assert bare["log_prob"] == pytest.approx(nats, rel=1e-5) and bare["bits"] is None and "labels" not in bare
+    text = works(*base, "--levels", 256)
+    assert "bits/dim" in text and "± " in text and "8 network calls" in text and "log P ≥" in text
+    assert "bits/dim" not in works(*base, "--num", 1)
+
+
+def test_what_the_command_refuses(images: Path) -> None:
+    base: list[Any] = ["likelihood", "events.npz", "--model", images]
+    for args, words in [
+        (["--divergence", "exat"], "did you mean 'exact'"),
+        (["--eta", 1], "no such option --eta"),
+        (["--steps", 3, "--rtol", 1e-3], "give no steps"),
+        (["--levels", 100, "--steps", 1], "whole numbers 0 to 99"),
+        (["--draws", 2], "needs --levels"),
+        (["--class", "bgg"], "did you mean 'bag'"),
+        (["--out", "nats.json"], "must end in .npz"),
+        (["--out", "no/such/nats.npz"], "no folder"),
+    ]:
+        assert words in fails(2, *base, *args)
+    for file, words in [("flat.npz", "(2,)"), ("many.npz", "--class none"), ("none.npz", "no such file")]:
+        assert words in fails(2, "likelihood", file, "--model", images)

@@ -61,8 +61,8 @@ def discrete_log_prob(
     """
     if not isinstance(levels, int) or levels < 2:
         raise BadInput(f"levels = {levels!r}: discrete data have at least 2 values")
-    whole = x.round() if x.is_floating_point() else x
-    if not len(x) or not bool(((x == whole) & (x >= 0) & (x < levels)).all()):
+    whole = not x.is_floating_point() or bool((x == x.round()).all())
+    if not len(x) or not whole or not 0 <= x.min().item() <= x.max().item() < levels:  # on the host: 256 is no uint8
         raise BadInput(f"x: with levels = {levels} its values are the whole numbers 0 to {levels - 1}")
     indices = range(first, first + len(x))
     found = [
