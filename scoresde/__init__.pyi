@@ -6,6 +6,7 @@ from .denoiser import Denoiser, from_callable
 from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
 from .families import EDM, VESDE, VPSDE, CosineVPSDE, RectifiedFlow, SigmoidVPSDE, SubVPSDE
 from .grids import GRIDS, make_grid
+from .likelihood import Likelihood, bits_per_dim, discrete_log_prob, interpolate, log_prob, variational_bound
 from .model import Model, load_model
 from .noise import SeededNoise
 from .respace import respace, respaced_times
@@ -34,6 +35,7 @@ __all__ = [
     "Empirical",
     "Gaussian",
     "GaussianMixture",
+    "Likelihood",
     "Model",
     "NoiseSchedule",
     "OutputError",
@@ -47,15 +49,20 @@ __all__ = [
     "Table",
     "TrainingStopped",
     "__version__",
+    "bits_per_dim",
     "brownian",
     "clip",
+    "discrete_log_prob",
     "dynamic_threshold",
     "encode",
     "from_callable",
+    "interpolate",
     "load_model",
+    "log_prob",
     "make_grid",
     "respace",
     "respaced_times",
     "sample",
     "trajectory",
+    "variational_bound",
 ]

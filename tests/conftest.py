@@ -6,7 +6,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from jaxtyping import install_import_hook
 
-CHECKED = ("schedule", "sde", "families", "ddpm", "denoiser", "analytic", "noise", "grids", "losses", "samplers", "nn")
+CORE = ("schedule", "sde", "families", "ddpm", "denoiser", "analytic", "noise", "grids", "losses", "samplers")
+CHECKED = (*CORE, "likelihood", "nn")
 install_import_hook([f"scoresde.{name}" for name in CHECKED], "checker.beartype")
 
 import torch  # noqa: E402

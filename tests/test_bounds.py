@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 import scoresde
 from scoresde import BadInput, Denoiser
 from scoresde.losses import chain_times, denoising_loss, hybrid_loss, prior_bound, vlb_loss
-from scoresde.losses.vlb import _decoder
+from scoresde.losses.vlb import decoder_nats
 
 SPREAD = torch.tensor([0.7, 0.1], dtype=F64)
 GAUSSIAN = scoresde.Gaussian(torch.zeros(2, dtype=F64), torch.diag(SPREAD))
@@ -64,7 +64,7 @@ def test_the_bound_is_the_entropy_of_unit_gaussians() -> None:
 @pytest.mark.parametrize("mean", [-1.3, -0.2, 0.5, 1.0])
 def test_the_decoder_is_a_distribution_over_the_bins(mean: float, std: float) -> None:
     x0 = torch.linspace(-1, 1, 256, dtype=F64)
-    nats = _decoder(x0, torch.full_like(x0, mean), torch.full_like(x0, math.log(std)), 256)
+    nats = decoder_nats(x0, torch.full_like(x0, mean), torch.full_like(x0, math.log(std)), 256)
     assert nats.isfinite().all() and nats.min() > -1e-6 and float((-nats).exp().sum()) == pytest.approx(1, abs=1e-6)
 
 
@@ -72,8 +72,8 @@ def test_a_fine_decoder_is_a_density() -> None:
     x0 = torch.linspace(-0.9, 0.9, 11, dtype=F64)
     mean, log_std = 0.1 * torch.ones_like(x0), torch.full_like(x0, math.log(0.3))
     levels = 2**16 + 1
-    fine = _decoder(x0, mean, log_std, levels) + math.log(2 / (levels - 1))
-    assert torch.allclose(fine, _decoder(x0, mean, log_std, None), atol=1e-6)
+    fine = decoder_nats(x0, mean, log_std, levels) + math.log(2 / (levels - 1))
+    assert torch.allclose(fine, decoder_nats(x0, mean, log_std, None), atol=1e-6)
 
 
 @pytest.mark.parametrize("v, variance", [(0.0, "posterior"), (1.0, "upper")])

@@ -38,6 +38,7 @@ CORE = (
     "construct",
     "losses",
     "samplers",
+    "likelihood",
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WRITTEN = {"build", "dist", "venv", "runs", "samples", "out", "data", "htmlcov"}  # at the top: what programs write
@@ -52,6 +53,7 @@ LEVELS = (
     ("sdes", "denoiser", "noise"),
     ("grids", "analytic", "analytic_start", "losses", "respace", "transforms"),
     ("samplers", "brownian"),
+    ("likelihood",),
     ("checkpoint", "data", "nn", "pictures"),
     ("config",),
     ("model",),

@@ -60,6 +60,16 @@ def sampling_bar(label: str, intervals: int | None, batches: int) -> Generator[C
         yield callback
 
 
+@contextmanager
+def steps_bar(label: str, total: int) -> Generator[Callable[[int], None]]:
+    """Yields a function that is told how many more of all are done."""
+    if not on_terminal():
+        yield lambda count: None
+        return
+    with _bar(label, float(total), "{task.completed:.0f}/{task.total:.0f}") as update:
+        yield lambda count: update(advance=count)
+
+
 class TrainingMeter:
     """Loss, gradient norm, samples per second and time left: a bar on a terminal, else a line every hundred steps."""
 

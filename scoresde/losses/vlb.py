@@ -128,7 +128,7 @@ def _term(
     log_p = (low if variance == "posterior" else high) if v is None else v * high + (1 - v) * low
     gap = sde.alpha(end) * share * (x0 - x0_hat)  # of the two means
     kl = log_p - log_q - 0.5 + 0.5 * ((2 * (log_q - log_p)).exp() + (gap * (-log_p).exp()).square())
-    nats = torch.where(first, _decoder(x0, x0_hat, log_p.expand_as(x0), levels), kl)
+    nats = torch.where(first, decoder_nats(x0, x0_hat, log_p.expand_as(x0), levels), kl)
     return per_sample(nats).mean(1) / math.log(2)
 
 
@@ -149,7 +149,7 @@ def _decoder_stds(sde: SDE, N: int, x: Tensor) -> tuple[Tensor, Tensor]:
     return (most + 0.5 * share.log() if N > 1 else most), most
 
 
-def _decoder(x0: Tensor, mean: Tensor, log_std: Tensor, levels: int | None) -> Tensor:
+def decoder_nats(x0: Tensor, mean: Tensor, log_std: Tensor, levels: int | None) -> Tensor:
     """-log of the Gaussian's mass on x_0's bin, the outer bins open; without ``levels`` of its density."""
     z = (x0 - mean) * (-log_std).exp()
     if levels is None:

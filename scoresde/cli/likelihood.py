@@ -1,0 +1,212 @@
+"""``scoresde likelihood``: how probable a model holds given data to be."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scoresde.cli.data import read_options
+from scoresde.cli.files import DEFAULT_MODEL, json_text
+from scoresde.cli.params import Number, Whole, device_option, find_device, json_option
+from scoresde.cli.progress import steps_bar
+from scoresde.cli.text import align, duration
+from scoresde.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scoresde.data import Dataset
+    from scoresde.likelihood import Likelihood
+    from scoresde.model import Model
+
+AT_ONCE = 2**15  # numbers in the states of one batch, unless --batch-size says otherwise
+
+
+@click.command("likelihood", short_help="log p of given data, in nats and bits per dimension.")
+@click.argument("data", metavar="NAME|PATH")
+@click.option("--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"The model (default: {DEFAULT_MODEL}).")
+@click.option("--num", type=Whole(), metavar="N", help="The first N events (default: all).")
+@click.option("--split", default="train", metavar="NAME", help="train (default), test or val, of sets that have it.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the reader; repeat it.")
+@click.option("--levels", type=Whole(2), metavar="N", help="The data are the whole numbers 0 to N-1: bits/dim too.")
+@click.option("--draws", type=Whole(), default=1, metavar="K", help="Dequantisations per event, with --levels.")
+@click.option("--divergence", default="hutchinson", metavar="NAME", help="hutchinson (default), hutch++ or exact.")
+@click.option("--probes", type=Whole(), default=1, metavar="K", help="Random vectors per event (default: 1).")
+@click.option("--steps", type=Whole(), metavar="N", help="Intervals of the grid (default: 50).")
+@click.option("--rtol", type=Number(), metavar="X", help="Instead of --steps: an adaptive run of this tolerance.")
+@click.option("--grid", metavar="NAME", help="lambda (default), phi, karras, ...")
+@click.option("--class", "class_", metavar="NAME|INDEX", help="One class, or none (default: the data's labels).")
+@click.option("--weights", default="ema", metavar="NAME", help="ema (default), raw, or another average in the file.")
+@click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of probes and dequantisation (default: 0).")
+@device_option
+@click.option("--batch-size", type=Whole(), metavar="N", help="Events at a time: changes memory and rounding.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="NPZ", help="Write the numbers of each event there.")
+@json_option
+def command(
+    data: str,
+    model: str,
+    num: int | None,
+    split: str,
+    options: tuple[str, ...],
+    class_: str | None,
+    weights: str,
+    device: str,
+    batch_size: int | None,
+    out: Path | None,
+    as_json: bool,
+    **how: Any,
+) -> None:
+    """How probable a model holds DATA to be, a set by name or a file, as `scoresde data inspect` reads it.
+
+    The density is in nats, in the data's own units, by the probability flow. --levels declares them to be whole
+    numbers: then it is a lower bound of their probability, and bits per dimension are told.
+
+    \b
+    Examples:
+      scoresde likelihood fashion_mnist --split test --num 64 --levels 256
+      scoresde likelihood samples/ode-10-seed0.npz --rtol 1e-4 --out nats.npz
+      scoresde likelihood datasaurus --model datasaurus --divergence exact --json
+    """  # noqa: D301 (click wants the \b)
+    from scoresde.data import load
+    from scoresde.model import load_model
+
+    if out is not None and out.suffix != ".npz":
+        raise BadInput(f"--out {out}: the name must end in .npz")
+    if out is not None and not out.parent.is_dir():
+        raise BadInput(f"--out {out}: no folder {str(out.parent)!r}")
+    if how["draws"] > 1 and how["levels"] is None:
+        raise BadInput(f"--draws {how['draws']}: dequantisation needs --levels")
+    device = find_device(device)
+    loaded = load_model(model, weights, device)
+    events = load(data, split, **read_options(options))
+    n = min(len(events), num or len(events))
+    labels = labels_of(loaded, events, class_, n)
+    start = time.perf_counter()
+    arrays, facts = run(loaded, events, labels, n, device, batch_size, how)
+    names = {"model": model, "weights": weights, "data": data, "split": split, "class": class_}
+    facts = {**names, **facts, "seconds": round(time.perf_counter() - start, 3)}
+    if out is not None:
+        write(out, arrays)
+    if as_json:
+        click.echo(json_text({**facts, **{key: value.tolist() for key, value in arrays.items()}}))
+        return
+    click.echo(as_text(facts))
+    if out is not None:
+        click.echo(str(out))
+
+
+def labels_of(model: Model, data: Dataset, wanted: str | None, n: int) -> Tensor | None:
+    """The class of each event: the one wanted, or the data's own where the model knows them."""
+    from scoresde.cli.draw import choose_labels
+
+    if data.event_shape != model.event_shape:
+        raise BadInput(
+            f"{data.name}: events have shape {data.event_shape}, model {model.name!r} needs {model.event_shape}:"
+            " give their own model by --model"
+        )
+    if wanted is not None:
+        return choose_labels(model, wanted, n, 0)
+    if not model.classes or data.labels is None:
+        return None
+    if data.num_classes > len(model.classes):
+        raise BadInput(
+            f"{data.name} has {data.num_classes} classes, model {model.name!r} has {len(model.classes)}:"
+            " give one by --class, or --class none"
+        )
+    return data.labels[:n]
+
+
+def run(
+    model: Model,
+    data: Dataset,
+    labels: Tensor | None,
+    n: int,
+    device: str,
+    batch_size: int | None,
+    how: dict[str, Any],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The numbers of each event as arrays, and what there is to say of all, batch by batch."""
+    from math import log, prod
+
+    import torch
+
+    from scoresde.likelihood import discrete_log_prob, log_prob
+
+    size = min(n, batch_size or max(1, AT_ONCE // prod(model.event_shape)))
+    levels, draws = how["levels"], how["draws"]
+    given: dict[str, Any] = {key: value for key, value in how.items() if key not in ("levels", "draws")}
+    found: list[Likelihood] = []
+    with steps_bar("likelihood", n) as done:
+        for first in range(0, n, size):
+            rows = torch.arange(first, min(first + size, n))
+            x = data.take(rows).to(device)
+            cond = {} if labels is None else {"y": labels[rows].to(device)}
+            more: dict[str, Any] = {**given, "first": first, "scaler": model.scaler, "cond": cond}
+            if levels is None:
+                found.append(log_prob(model.denoiser, x, **more))
+            else:
+                found.append(discrete_log_prob(model.denoiser, x, levels=levels, draws=draws, **more))
+            done(len(rows))
+    value = torch.cat([one.log_prob for one in found]).double().cpu()
+    error = torch.cat([one.standard_error for one in found]).double().cpu()
+    dims = prod(model.event_shape)
+    arrays = {"log_prob": value.numpy(), "standard_error": error.numpy()}
+    if levels is not None:
+        arrays["bits_per_dim"] = (-value / (dims * log(2))).numpy()
+    if labels is not None:
+        arrays["labels"] = labels.numpy()
+    calls = max(one.nfe for one in found)
+    spread = float(value.std()) / n**0.5 if n > 1 else None
+    facts: dict[str, Any] = {
+        "sha256": model.info["sha256"],
+        "num": n,
+        "dims": dims,
+        "mean": float(value.mean()),
+        "mean_standard_error": spread,
+        "bits": -float(value.mean()) / (dims * log(2)) if levels is not None else None,
+        "bits_standard_error": spread / (dims * log(2)) if levels is not None and spread is not None else None,
+        "nfe": calls,
+        "network_evals": calls * model.denoiser.rows_per_call,
+        "products": max(one.products for one in found),
+        "batch_size": size,
+        "settings": {key: value for key, value in found[0].settings.items() if key != "first"},
+    }
+    return arrays, facts
+
+
+def as_text(facts: dict[str, Any]) -> str:
+    """The figures as a table."""
+
+    def figure(value: float, error: float | None, digits: int) -> str:
+        return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+    rows = [
+        ("events", f"{facts['num']:,} of {facts['data']}, {facts['dims']} numbers each"),
+        (
+            "log p" if facts["bits"] is None else "log P ≥",
+            f"{figure(facts['mean'], facts['mean_standard_error'], 3)} nats",
+        ),
+    ]
+    if facts["bits"] is not None:
+        rows.append(("bits/dim", figure(facts["bits"], facts["bits_standard_error"], 4)))
+    rows.append(("cost", f"{facts['nfe']} network calls, {facts['products']} products per event"))
+    settings, adaptive = facts["settings"], facts["settings"]["adaptive"]
+    steps = "adaptive" if adaptive else f"{settings['steps']} steps in {settings['grid']}"
+    rows.append(("by", f"{facts['model']} ({facts['weights']} weights), {settings['divergence']}, {steps}"))
+    rows.append(("time", duration(facts["seconds"])))
+    return align(rows)
+
+
+def write(path: Path, arrays: dict[str, Any]) -> None:
+    """The arrays as an .npz file, whole or not at all."""
+    import numpy as np
+
+    from scoresde.checkpoint import write_atomically
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())

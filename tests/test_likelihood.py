@@ -1,0 +1,532 @@
+"""Likelihoods against closed forms: the flow's density, its estimates, discrete data, the bound, paths of latents."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exact import F64, SDES, mixture
+from test_cli import fails, image_run, works
+from torch import Tensor
+
+import scoresde
+from scoresde import BadInput, SolverFailure, bits_per_dim, discrete_log_prob, interpolate, log_prob, variational_bound
+from scoresde.data import Scaler
+from scoresde.likelihood import DIVERGENCES, Divergence, dequantise
+
+VP = SDES["vp"]
+THIN = scoresde.Gaussian(torch.full((4,), 0.2, dtype=F64), torch.diag(torch.tensor([1.0, 0.3, 1e-3, 0.0], dtype=F64)))
+DATA = {"mixture": mixture(2), "mixture-16": mixture(16), "thin": THIN}
+
+
+def prior_of(data: scoresde.Gaussian | scoresde.GaussianMixture, sde: scoresde.SDE) -> dict[str, Any]:
+    """The true density at t_max: what is left is the flow's own error."""
+    return {"prior": lambda z: data.log_prob(z, sde, sde.t_max)}
+
+
+# ------------------------------------------------------------------------------------------------------ the exact trace
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [*((name, "mixture") for name in ("vp", "subvp", "ve", "edm", "flow")), ("vp", "mixture-16"),
+     ("subvp", "thin"), ("edm", "thin")],
+)  # fmt: skip
+def test_the_density_is_that_of_the_closed_form(name: str, shape: str) -> None:
+    sde, data = SDES[name], DATA[shape]
+    x = data.sample(6, seed=1)
+    x = x + float(sde.knots([sde.t_min]).sigma[0]) * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    steps = {"steps": 30, "grid": "phi"} if shape == "mixture" else {}  # the default is for thin data too
+    found = log_prob(data.denoiser(sde, "v"), x, **steps, **prior_of(data, sde))
+    want = data.log_prob(x, sde, sde.t_min)
+    assert (found.log_prob - want).abs().max() < 1e-4 * x.shape[1]
+    calls = 120 if steps else 200
+    assert found.nfe == calls and found.products == calls * x.shape[1] and not found.standard_error.any()
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "flow"])
+def test_the_prior_is_all_that_differs_from_the_truth(name: str) -> None:
+    """With the SDE's own prior the density differs by the ratio of prior and p_T at the latent, and by nothing else."""
+    sde, data = SDES[name], mixture()
+    x, denoiser = data.sample(5), mixture().denoiser(sde)
+    own, true = log_prob(denoiser, x, 10), log_prob(denoiser, x, 10, **prior_of(data, sde))
+    gap = sde.prior_log_prob(own.latent) - data.log_prob(own.latent, sde, sde.t_max)
+    assert torch.allclose(own.log_prob - true.log_prob, gap, atol=1e-10)
+    assert torch.equal(own.latent, true.latent)
+    coded = scoresde.encode(denoiser, x, "ode", 10, grid="lambda").x
+    assert torch.allclose(own.latent, coded, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("method", "order"), [("rk4", 4), ("midpoint", 2)])
+def test_the_order_of_the_method_is_that_of_the_density(method: str, order: int) -> None:
+    x, denoiser, prior = mixture().sample(4), mixture().denoiser(VP), prior_of(mixture(), VP)
+    want = mixture().log_prob(x, VP, VP.t_min)
+    errors = [(log_prob(denoiser, x, n, method=method, grid="phi", **prior).log_prob - want).norm() for n in (10, 20)]
+    for coarse, fine in pairwise(errors):
+        assert math.log2(coarse / fine) == pytest.approx(order, abs=0.5)
+
+
+@pytest.mark.parametrize("method", ["dopri5", "bosh3"])
+def test_an_adaptive_run_keeps_its_tolerance(method: str) -> None:
+    x, denoiser, prior = mixture().sample(6), mixture().denoiser(VP), prior_of(mixture(), VP)
+    want = mixture().log_prob(x, VP, VP.t_min)
+    errors: list[float] = []
+    for rtol in (1e-3, 1e-4):
+        found = log_prob(denoiser, x, rtol=rtol, method=method, **prior)
+        errors.append(float((found.log_prob - want).abs().max()))
+        assert errors[-1] < 20 * rtol * 2 and found.settings["options"]["atol"] == rtol
+        assert found.nfe > 0 and found.times == (VP.t_min, VP.t_max)
+    assert errors[1] < errors[0] / 3
+
+
+@pytest.mark.parametrize("name", ["vp", "ve", "flow"])
+def test_the_density_integrates_to_one(name: str) -> None:
+    sde, data = SDES[name], mixture(1)
+    x = torch.linspace(-6, 6, 601, dtype=F64).unsqueeze(1)
+    mass = torch.trapezoid(log_prob(data.denoiser(sde, "v"), x, 30).log_prob.exp(), x[:, 0])
+    assert float(mass) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (3, 4, 4)])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_events_of_any_shape_agree(shape: tuple[int, ...], divergence: str) -> None:
+    """Independent unit-free coordinates, folded in any way: the same numbers as flat."""
+    d = math.prod(shape)
+    flat = scoresde.Gaussian(torch.zeros(d, dtype=F64), torch.diag(torch.linspace(0.1, 2, d, dtype=F64)))
+    data = scoresde.Gaussian(flat.mean.reshape(shape), flat.cov)
+    how: dict[str, Any] = {"divergence": divergence, "probes": 1 if divergence == "exact" else 3}
+    x = flat.sample(4)
+    whole = log_prob(data.denoiser(VP), x.reshape(4, *shape), 2, **how)
+    one = log_prob(flat.denoiser(VP), x, 2, **how)
+    assert torch.allclose(whole.log_prob, one.log_prob, rtol=1e-9) and whole.latent.shape == (4, *shape)
+    assert torch.allclose(whole.log_prob, log_prob(data.denoiser(VP), x.reshape(4, *shape), 2, chunk=1, **how).log_prob)
+
+
+def test_other_units_change_the_density_by_the_jacobian_alone() -> None:
+    data, x = mixture(), mixture().sample(5)
+    base = log_prob(data.denoiser(VP), x, 4)
+    for scaler in (Scaler((0.0,), (127.5,)), Scaler((3.0, -1.0), (2.0, 0.25))):
+        found = log_prob(data.denoiser(VP), scaler.decode(x), 4, scaler=scaler)
+        assert torch.allclose(found.log_prob, base.log_prob + scaler.log_det((2,)), rtol=1e-12)
+        assert torch.allclose(found.latent, base.latent)
+    wide = Scaler((0.0,), (10.0,))
+    lifted = log_prob(data.denoiser(VP), wide.decode(x), 4, scaler=wide).log_prob
+    assert torch.allclose(lifted, base.log_prob - 2 * math.log(10.0), rtol=1e-12)
+
+
+# ------------------------------------------------------------------------------------------------------------ estimates
+
+
+@pytest.mark.parametrize(
+    ("divergence", "probe"), [("hutchinson", "rademacher"), ("hutchinson", "gaussian"), ("hutch++", "gaussian")]
+)
+def test_estimates_are_unbiased_and_their_errors_honest(divergence: str, probe: str) -> None:
+    """n copies of one point: an average over their probes; whatever the number of probes the mean is the exact one."""
+    data = mixture(4)
+    x = data.sample(1).expand(400, 4)
+    exact = log_prob(data.denoiser(VP), x[:1], 4).log_prob
+    spreads: dict[int, float] = {}
+    for probes in (1, 4, 16) if divergence == "hutchinson" else (1, 2):
+        found = log_prob(data.denoiser(VP), x, 4, divergence=divergence, probes=probes, probe=probe)
+        spreads[probes] = float(found.log_prob.std())
+        assert abs(float(found.log_prob.mean() - exact)) < 4 * spreads[probes] / 20
+        if probes > 1:
+            assert float(found.standard_error.square().mean().sqrt()) == pytest.approx(spreads[probes], rel=0.2)
+        else:
+            assert found.standard_error.isnan().all()
+    if divergence == "hutchinson":
+        assert spreads[1] / spreads[4] == pytest.approx(2, rel=0.2)
+        assert spreads[4] / spreads[16] == pytest.approx(2, rel=0.2)
+
+
+def test_64_probes_are_within_three_standard_errors() -> None:
+    data = mixture(16)
+    x = data.sample(12)
+    exact = log_prob(data.denoiser(VP), x, 6).log_prob
+    found = log_prob(data.denoiser(VP), x, 6, divergence="hutchinson", probes=64)
+    z = (found.log_prob - exact) / found.standard_error
+    assert z.abs().max() < 3 and 0.3 < z.square().mean() < 2.2
+
+
+def matrix_product(J: Tensor) -> Any:
+    return lambda vectors: vectors @ J
+
+
+def test_hutchpp_is_exact_on_low_rank_and_lowers_the_variance() -> None:
+    generator, d = torch.Generator().manual_seed(0), 24
+    low = torch.randn(d, 3, generator=generator, dtype=F64)
+    right = torch.randn(d, 3, generator=generator, dtype=F64)
+    x = torch.zeros(200, d, dtype=F64)
+    noisy = torch.diag(torch.linspace(1, 2, d, dtype=F64))
+    for J, exact in (
+        (low @ right.T, True),
+        (low @ low.T + 0.7 * torch.eye(d, dtype=F64), False),
+        (low @ low.T + noisy, False),
+    ):
+        runs = {}
+        for kind, probes in (("hutch++", 4), ("hutchinson", 12)):  # the same number of products
+            how = Divergence(kind, probes, "gaussian")
+            assert how.products(d) == 12
+            runs[kind] = how(matrix_product(J), how.draw(range(200), x), x).mean(1)
+        spread = runs["hutch++"].std()
+        assert spread < 0.2 * runs["hutchinson"].std()
+        assert abs(runs["hutch++"].mean() - J.trace()) < 4 * spread / 200**0.5 + 1e-9 * J.norm()
+        assert not exact or spread < 1e-9
+    full = Divergence("hutch++", d + 5)
+    assert torch.allclose(full(matrix_product(noisy), full.draw(range(200), x), x), noisy.trace())
+
+
+@pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
+def test_a_number_depends_on_seed_and_index_alone(divergence: str) -> None:
+    data, x = mixture(8), mixture(8).sample(7)
+    how: dict[str, Any] = {"divergence": divergence, "probes": 2, "probe": "gaussian"}
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    whole = log_prob(data.denoiser(VP), x, 3, seed=4, **how)
+    assert torch.equal(torch.get_rng_state(), state[0]) and (np.random.get_state()[1] == state[1]).all()
+    for again in (
+        log_prob(data.denoiser(VP), x, 3, seed=4, **how),
+        log_prob(data.denoiser(VP), x, 3, seed=4, batch_size=3, **how),
+        log_prob(data.denoiser(VP), x, 3, seed=4, chunk=1, **how),
+    ):
+        assert torch.allclose(again.log_prob, whole.log_prob, rtol=1e-12)
+        assert torch.allclose(again.standard_error, whole.standard_error, rtol=1e-9)
+    alone = log_prob(data.denoiser(VP), x[5:], 3, seed=4, first=5, **how)
+    assert torch.allclose(alone.log_prob, whole.log_prob[5:], rtol=1e-12)
+    assert (log_prob(data.denoiser(VP), x, 3, seed=5, **how).log_prob - whole.log_prob).abs().min() > 1e-6
+
+
+def test_the_order_of_the_samples_does_not_matter_when_exact() -> None:
+    data, x = mixture(3), mixture(3).sample(7)
+    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
+    mixed, straight = log_prob(data.denoiser(VP), x[order], 5), log_prob(data.denoiser(VP), x, 5)
+    assert torch.allclose(mixed.log_prob, straight.log_prob[order], rtol=1e-12)
+
+
+def test_probes_are_no_noise_of_a_run() -> None:
+    """A sample's probe by a seed is not the sign of the latent that this seed draws."""
+    blank = torch.zeros(1, 4000)
+    drawn = Divergence("hutchinson", 2).draw([0], blank)
+    assert drawn is not None
+    start = scoresde.SeededNoise(0, [0])(-1, 0, blank)
+    assert (
+        abs(float((drawn[0][0] * start.sign()).mean())) < 0.06 and abs(float((drawn[0][0] * drawn[0][1]).mean())) < 0.06
+    )
+
+
+# ---------------------------------------------------------------------------------------------- gradients, conditioning
+
+
+def test_gradients_by_x_and_by_parameters() -> None:
+    data, x = mixture(), mixture().sample(3).requires_grad_()
+    found = log_prob(data.denoiser(VP), x, 24, grid="phi", grad=True, **prior_of(data, VP))
+    (slope,) = torch.autograd.grad(found.log_prob.sum(), x)
+    assert torch.allclose(slope, data.score(x.detach(), VP, VP.t_min), rtol=1e-3, atol=1e-3)  # the flow's own error
+
+    factor = torch.tensor(1.0, dtype=F64, requires_grad=True)
+
+    def value(z: Tensor, by: Tensor | float, grad: bool = False) -> Tensor:
+        network = data.network(VP, "v")
+        tilted = scoresde.Denoiser(lambda x, t: by * network(x, t) + 0.05 * by * x.sin(), VP, "v")
+        return log_prob(tilted, z, 6, grad=grad).log_prob
+
+    h, base = 1e-5, x.detach()
+    by_x, by_factor = torch.autograd.grad(value(x, factor, grad=True).sum(), (x, factor))
+    for i in range(2):
+        step = h * torch.eye(2, dtype=F64)[i]
+        numeric = (value(base + step, 1.0) - value(base - step, 1.0)) / (2 * h)
+        assert torch.allclose(by_x[:, i], numeric, rtol=1e-4, atol=1e-6)
+    numeric = (value(base, 1 + h) - value(base, 1 - h)).sum() / (2 * h)
+    assert float(by_factor) == pytest.approx(float(numeric), rel=1e-4)
+    assert not log_prob(data.denoiser(VP), x, 3).log_prob.requires_grad  # by default no graph
+
+
+def test_it_works_where_torch_records_nothing() -> None:
+    data, x = mixture(), mixture().sample(3)
+    want = log_prob(data.denoiser(VP), x, 5).log_prob
+    with torch.no_grad():
+        assert torch.equal(log_prob(data.denoiser(VP), x, 5).log_prob, want)
+    with torch.inference_mode():
+        assert torch.equal(log_prob(data.denoiser(VP), x.clone(), 5, cond={"y": x.clone()}).log_prob, want)
+        with pytest.raises(BadInput, match="inference_mode"):
+            log_prob(data.denoiser(VP), x, 5, grad=True)
+
+
+def test_conditioning_passes_through_in_batches() -> None:
+    """A class moves the Gaussian: each sample has the density of its own."""
+    places = torch.tensor([[0.0, 0.0], [1.0, -0.5]], dtype=F64)
+    unit = torch.eye(2, dtype=F64)
+
+    def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:  # v of N(place, I) under VP: -σ place
+        return -VP.sigma(t)[:, None] * places[y]
+
+    y = torch.tensor([0, 1, 1, 0, 1])
+    x = mixture().sample(5)
+    denoiser = scoresde.Denoiser(lambda x, t, y: network(x, t, y) + 0 * x, VP, "v")
+    found = log_prob(denoiser, x, 15, batch_size=2, cond={"y": y}).log_prob
+    each = torch.stack([scoresde.Gaussian(place, unit).log_prob(x, VP, VP.t_min) for place in places], 1)
+    assert torch.allclose(found, each[torch.arange(5), y], atol=0.05)  # the prior is not quite N(α place, I)
+    assert (each[:, 0] - each[:, 1]).abs().median() > 0.2
+
+
+# ------------------------------------------------------------------------------------------------------- discrete data
+
+
+def test_dequantised_data_stay_in_their_bins() -> None:
+    x = torch.randint(0, 256, (20, 1, 5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    some, other = dequantise(x, range(20), 3), dequantise(x, range(20), 3, draw=1)
+    offset = some - x
+    assert torch.equal(some.round().to(torch.uint8), x) and not torch.equal(some, other)
+    assert torch.equal(dequantise(x[7:], range(7, 20), 3), some[7:])
+    assert abs(float(offset.mean())) < 0.05 and float(offset.std()) == pytest.approx(12**-0.5, rel=0.05)
+
+
+def test_the_probability_of_whole_numbers_is_bounded_ever_more_tightly() -> None:
+    """Bins of N(m, s²) have a closed form: the bound lies below it, and rises to it with the draws."""
+    sde, scaler = SDES["edm"], Scaler((8.0,), (8.0,))
+    data = scoresde.Gaussian(torch.tensor([0.1], dtype=F64), torch.tensor([[0.01]], dtype=F64))
+    x = torch.arange(6, 12, dtype=F64).repeat(20).unsqueeze(1)
+    std = math.hypot(0.1, sde.t_min) * 8
+    edges = torch.stack([x[:, 0] - 0.5, x[:, 0] + 0.5])
+    cdf = torch.special.ndtr((edges - (8 + 0.8)) / std)
+    want = (cdf[1] - cdf[0]).log()
+    gaps: list[float] = []
+    for draws in (1, 4):
+        found = discrete_log_prob(data.denoiser(sde), x, 12, levels=16, draws=draws, scaler=scaler)
+        gaps.append(float((want - found.log_prob).mean()))
+        assert torch.allclose(bits_per_dim(found), -found.log_prob / math.log(2))
+        assert found.nfe == 48 * draws
+    assert 0 < gaps[1] < gaps[0] / 2
+
+
+def test_all_256_values_of_a_byte_are_whole_numbers() -> None:
+    """The values of one pixel under one density: they are told apart, all 256, and their probabilities sum to 1."""
+    data = scoresde.Gaussian(torch.zeros(1), 0.04 * torch.eye(1))
+    x = torch.arange(256, dtype=torch.uint8).unsqueeze(1)
+    found = discrete_log_prob(data.denoiser(VP), x, 10, scaler=Scaler.image())
+    assert float(found.log_prob.exp().sum()) == pytest.approx(1, abs=0.02)
+
+
+def test_bits_follow_from_nats() -> None:
+    density = log_prob(mixture().denoiser(VP), mixture().sample(3), 4)
+    with pytest.raises(BadInput, match="declare the width"):
+        bits_per_dim(density)
+    bits = bits_per_dim(density, width=1 / 128)
+    assert torch.allclose(bits, 7 - density.log_prob / 2 / math.log(2))
+    uniform = torch.full((2,), -3072 * math.log(256.0))
+    assert torch.allclose(bits_per_dim(uniform, width=1.0, dims=3072), torch.tensor(8.0))
+
+
+# ------------------------------------------------------------------------------------------------------------ the bound
+
+
+def test_the_bound_lies_above_and_tends_to_the_likelihood() -> None:
+    spread = torch.tensor([0.7, 0.1], dtype=F64)
+    data = scoresde.Gaussian(torch.zeros(2, dtype=F64), torch.diag(spread))
+    x = data.sample(1500, seed=1)
+    exact = -data.log_prob(x)
+    gaps: list[float] = []
+    for N in (1, 4, 32):
+        gap = variational_bound(data.denoiser(VP), x, N).total - exact
+        gaps.append(float(gap.mean()))
+        assert gaps[-1] > -4 * float(gap.std() / len(gap) ** 0.5)
+    assert gaps[0] > gaps[1] > gaps[2] and gaps[2] < 0.4 * gaps[1]
+    limit = variational_bound(data.denoiser(VP), x, continuous=True, strata=32).total - exact
+    error = 4 * float(limit.std() / len(x) ** 0.5)
+    assert -error < float(limit.mean()) < error
+
+
+def test_the_bound_in_its_parts_and_units() -> None:
+    data, x = mixture(), mixture().sample(6)
+    whole = variational_bound(data.denoiser(VP), x, 5)
+    assert whole.terms.shape == (6, 5) and torch.equal(whole.terms[:, 0], whole.decoder)
+    assert torch.allclose(whole.total, whole.terms.sum(1) + whole.prior) and whole.bits_per_dim is None
+    part = variational_bound(data.denoiser(VP), x[2:], 5, first=2)
+    assert torch.allclose(part.total, whole.total[2:], rtol=1e-12)
+    scaler = Scaler((1.0,), (4.0,))
+    for how in ({"N": 5}, {"continuous": True, "strata": 5}):
+        plain = variational_bound(data.denoiser(VP), x, **how)
+        lifted = variational_bound(data.denoiser(VP), scaler.decode(x), scaler=scaler, **how)
+        assert torch.allclose(lifted.total, plain.total + 2 * math.log(4.0))
+        assert torch.allclose(lifted.decoder + lifted.prior + lifted.terms[:, "N" in how :].sum(1), lifted.total)
+
+
+def test_the_bound_of_bits() -> None:
+    """Pixels that the model knows nothing of cost at least their entropy, 8 bits, whichever bound."""
+    pixels = torch.randint(0, 256, (400, 2), generator=torch.Generator().manual_seed(0))
+    wide = scoresde.Gaussian(torch.zeros(2), 0.33 * torch.eye(2))
+    for how in ({"N": 15}, {"continuous": True, "strata": 16}):
+        found = variational_bound(wide.denoiser(VP), pixels, levels=256, scaler=Scaler.image(), **how)
+        assert found.bits_per_dim is not None
+        assert 7.9 < float(found.bits_per_dim.mean()) < 8.6
+    chain = scoresde.DDPM.named("cosine", 20)
+    assert variational_bound(mixture().denoiser(chain), mixture().sample(2)).terms.shape == (2, 20)
+
+
+# -------------------------------------------------------------------------------------------------------- interpolation
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2, 2)])
+def test_a_great_circle(shape: tuple[int, ...]) -> None:
+    a, b = torch.randn(2, 4, *shape, generator=torch.Generator().manual_seed(0), dtype=F64)
+    size = tuple(range(1, a.ndim))
+    unit = a.norm(dim=size, keepdim=True) if len(size) == 1 else a.flatten(1).norm(dim=1).reshape(-1, *[1] * len(shape))
+    a = a / unit
+    b = b / b.flatten(1).norm(dim=1).reshape(-1, *[1] * len(shape))
+    path = interpolate(a, b, 9)
+    assert path.shape == (9, *a.shape) and torch.allclose(path[0], a) and torch.allclose(path[-1], b)
+    flat = path.flatten(2)
+    assert torch.allclose(flat.norm(dim=2), torch.ones(9, 4, dtype=F64))
+    steps = (flat[1:] * flat[:-1]).sum(2).acos()
+    assert torch.allclose(steps, steps[:1].expand_as(steps), atol=1e-7)  # at constant speed
+    assert torch.allclose(interpolate(b, a, 9).flip(0), path)
+    assert torch.allclose(interpolate(a, 3 * a, 3)[1], 2 * a) and torch.allclose(
+        interpolate(a, b, 3, "lerp")[1], (a + b) / 2
+    )
+    with pytest.raises(BadInput, match="opposite"):
+        interpolate(a, -a, 3)
+
+
+def test_a_path_of_latents_is_one_of_data() -> None:
+    data = mixture()
+    latent = log_prob(data.denoiser(VP), data.sample(4), 12).latent
+    path = interpolate(latent[:2], latent[2:], 5).flatten(0, 1)
+    drawn = scoresde.sample(data.denoiser(VP), (10, 2), "ode", 12, x=path, final="t_min", grid="lambda").x
+    assert torch.allclose(torch.cat([drawn[:2], drawn[-2:]]), data.sample(4), atol=1e-2)
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+def test_what_is_refused() -> None:
+    data, x = mixture(), mixture().sample(2)
+    denoiser = data.denoiser(VP)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"divergence": "hutchinsons"}, "did you mean 'hutchinson'"),
+        ({"divergence": "hutchinson", "probe": "rademacer"}, "did you mean 'rademacher'"),
+        ({"probes": 0}, "probes = 0"),
+        ({"steps": 5, "rtol": 1e-3}, "give no steps"),
+        ({"rtol": 2.0}, r"rtol = 2.0 must be in \(0, 1\)"),
+        ({"method": "rk5"}, "did you mean 'rk4'"),
+        ({"method": "scipy-rk45"}, "unknown method"),
+        ({"grid": [0.5, 0.1]}, "give the prior there"),
+        ({"grid": "lamda"}, "did you mean 'lambda'"),
+        ({"first": -1}, "first = -1"),
+        ({"seed": -1, "divergence": "hutchinson"}, "seed = -1"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"prior": lambda z: z, "steps": 1}, "one number for each"),
+    ]
+    for how, match in cases:
+        with pytest.raises(BadInput, match=match):
+            log_prob(denoiser, x, **how)
+    for bad in (x.half(), x[:0], x * torch.nan):
+        with pytest.raises(BadInput, match=r"float16|no samples|not finite"):
+            log_prob(denoiser, bad, 3)
+    for bad in (torch.tensor([[0.5, 1.0]]), torch.tensor([[256, 1]]), torch.tensor([[-1, 1]])):
+        with pytest.raises(BadInput, match="whole numbers 0 to 255"):
+            discrete_log_prob(denoiser, bad, 3)
+    for how, match in [({}, "number of steps N"), ({"N": 3, "continuous": True}, "no steps"), ({"N": 0}, "N = 0")]:
+        with pytest.raises(BadInput, match=match):
+            variational_bound(denoiser, x, **how)
+    with pytest.raises(BadInput, match=r"\[-1, 1\]"):
+        variational_bound(denoiser, 9 * x, 3, levels=256)
+    for how, match in [({"path": "slurp"}, "did you mean 'slerp'"), ({"n": 0}, "n = 0")]:
+        with pytest.raises(BadInput, match=match):
+            interpolate(x, x, **{"n": 2, **how})
+
+
+def test_a_network_without_a_derivative_is_refused() -> None:
+    """Its flow would still run, with the divergence of the linear part alone: silently wrong."""
+    network = mixture().network(VP, "eps")
+    for cut_off in (torch.no_grad()(network), lambda x, t: network(x, t).detach()):
+        denoiser = scoresde.Denoiser(cut_off, VP)
+        for wrapped in (denoiser, scoresde.clip(denoiser)):
+            with pytest.raises(BadInput, match="no derivative"):
+                log_prob(wrapped, mixture().sample(2), 3)
+
+
+def test_a_network_that_returns_nan_is_told_of() -> None:
+    denoiser = scoresde.Denoiser(lambda x, t: x * torch.where(t[:, None] > 0.5, torch.nan, 0.1), VP)
+    with pytest.raises(SolverFailure, match="NaN"):
+        log_prob(denoiser, mixture().sample(2), 3)
+
+
+def test_settings_say_what_was_done() -> None:
+    found = log_prob(mixture().denoiser(VP), mixture().sample(2), 3, divergence="hutchinson", probes=2, seed=9, first=1)
+    for key, value in {
+        "divergence": "hutchinson",
+        "probes": 2,
+        "seed": 9,
+        "first": 1,
+        "steps": 3,
+        "grid": "lambda",
+    }.items():
+        assert found.settings[key] == value
+    assert json.loads(json.dumps(dict(found.settings))) and dataclasses.is_dataclass(found)
+
+
+# -------------------------------------------------------------------------------------------------------- command line
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A class-conditional model of 8x8 images, and events of its kind in events.npz; in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    x = (torch.arange(6) * 40 % 256)[:, None, None, None].expand(6, 1, 8, 8).to(torch.uint8).numpy()
+    np.savez("events.npz", images=x, labels=np.arange(6) % 3)
+    np.savez("flat.npz", images=np.zeros((3, 2), np.float32))
+    np.savez("many.npz", images=x, labels=np.arange(6))
+    image_run().save(Path("squares.safetensors"))
+    return Path("squares.safetensors")
+
+
+def test_the_command(images: Path) -> None:
+    base: list[Any] = ["likelihood", "events.npz", "--model", images, "--steps", 2, "--seed", 3]
+    facts = json.loads(works(*base, "--levels", 256, "--json", "--out", "nats.npz"))
+    with np.load("nats.npz") as file:
+        arrays = dict(file)
+    assert {key: value.tolist() for key, value in arrays.items() if key != "standard_error"} == {
+        key: facts[key] for key in ("log_prob", "bits_per_dim", "labels")
+    }
+    assert facts["num"] == 6 and facts["nfe"] == 8 and facts["mean"] == pytest.approx(arrays["log_prob"].mean())
+    model = scoresde.load_model(images)
+    with np.load("events.npz") as file:
+        x, y = torch.from_numpy(file["images"]), torch.from_numpy(file["labels"])
+    own = {"divergence": "hutchinson", "seed": 3, "scaler": model.scaler}
+    want = discrete_log_prob(model.denoiser, x, 2, cond={"y": y}, **own)
+    assert np.allclose(want.log_prob.numpy(), arrays["log_prob"], rtol=1e-5)
+    assert bits_per_dim(want).tolist() == pytest.approx(facts["bits_per_dim"], rel=1e-5)
+    parts = json.loads(works(*base, "--levels", 256, "--json", "--batch-size", 4))
+    assert parts["log_prob"] == pytest.approx(facts["log_prob"], rel=1e-5)
+    assert json.loads(works(*base, "--levels", 256, "--json", "--num", 2))["log_prob"] == pytest.approx(
+        facts["log_prob"][:2], rel=1e-5
+    )
+    bare = json.loads(works(*base, "--class", "none", "--json"))
+    nats = log_prob(model.denoiser, x, 2, **own).log_prob.tolist()
+    assert bare["log_prob"] == pytest.approx(nats, rel=1e-5) and bare["bits"] is None and "labels" not in bare
+    text = works(*base, "--levels", 256)
+    assert "bits/dim" in text and "± " in text and "8 network calls" in text and "log P ≥" in text
+    assert "bits/dim" not in works(*base, "--num", 1)
+
+
+def test_what_the_command_refuses(images: Path) -> None:
+    base: list[Any] = ["likelihood", "events.npz", "--model", images]
+    for args, words in [
+        (["--divergence", "exat"], "did you mean 'exact'"),
+        (["--eta", 1], "no such option --eta"),
+        (["--steps", 3, "--rtol", 1e-3], "give no steps"),
+        (["--levels", 100, "--steps", 1], "whole numbers 0 to 99"),
+        (["--draws", 2], "needs --levels"),
+        (["--class", "bgg"], "did you mean 'bag'"),
+        (["--out", "nats.json"], "must end in .npz"),
+        (["--out", "no/such/nats.npz"], "no folder"),
+    ]:
+        assert words in fails(2, *base, *args)
+    for file, words in [("flat.npz", "(2,)"), ("many.npz", "--class none"), ("none.npz", "no such file")]:
+        assert words in fails(2, "likelihood", file, "--model", images)
