@@ -1,6 +1,6 @@
 """The variational bound, in bits per coordinate, that each objective reaches on the same data and budget.
 
-    SCORESDE_DATA=... python benchmarks/bound.py                 five minutes on one CPU core
+    SCORESDE_DATA=... python benchmarks/bound.py                 twenty minutes on one CPU core
     SCORESDE_DATA=... python benchmarks/bound.py --steps 4000
 
 Fashion-MNIST at 14 x 14 (means of 2 x 2 pixels, 256 values), a small U-Net, a chain of cosine betas; every objective
