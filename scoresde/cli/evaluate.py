@@ -253,7 +253,7 @@ def copies(
     train = load(name, "train", **options)
     if isinstance(train, Streamed) or train.event_shape != real.event_shape:
         return None
-    ours, held_out = (part[:MOST_NEAREST] for part in rows[1::-1])
+    ours, held_out = (part[:MOST_NEAREST] for part in (rows[1], rows[0]))
     figures = memorisation(events_of(fake, ours, real), train.x, events_of(real, held_out, real))
     return {**figures._asdict(), "n": len(ours), "train": len(train)}
 
