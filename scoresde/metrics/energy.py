@@ -10,7 +10,7 @@ from scoresde.metrics.sets import Measured, checked_pair, distances
 
 
 def energy_distance(real: Tensor, fake: Tensor) -> Measured:
-    """D² = 2 E|x - y| - E|x - x'| - E|y - y'| (Székely & Rizzo 2013, eq. 1), without bias.
+    """D² = 2 E|x - y| - E|x - x'| - E|y - y'| (Székely & Rizzo 2013), without bias.
 
     x ≠ x' and y ≠ y' in the last two means (a U-statistic), so the expectation is the true D² at any n, 0 exactly for
     equal distributions, and single values may be negative. In the units of the points, not squared. In one dimension

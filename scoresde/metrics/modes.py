@@ -17,7 +17,7 @@ def mode_coverage(samples: Tensor, mixture: GaussianMixture) -> Measured:
 
         coverage = share of k with #{i: k = argmax_l w_l N(x_i; μ_l, C_l)} >= w_k n / 10
 
-    Counts of modes as in Srivastava et al. 2017 (VEEGAN, section 5.1), with the mixture's own weights and covariances
+    Counts of modes as in Srivastava et al. 2017 (VEEGAN), with the mixture's own weights and covariances
     in the place of a fixed radius; a sample far from all modes counts for the likeliest. Returns the value, the number
     of components as n, and that of samples as m.
 

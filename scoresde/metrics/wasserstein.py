@@ -13,7 +13,7 @@ from scoresde.metrics.sets import Measured, checked_pair, distances
 def wasserstein(real: Tensor, fake: Tensor, order: int = 2) -> Measured:
     """W_p = (min over permutations π of mean_i |x_i - y_π(i)|^p)^(1/p) of two equally large sets, p = ``order``.
 
-    Exact for the two sets (Peyré & Cuturi 2019, section 2.3), at a cost that grows like n³: 0.1 s for 1000 points. As
+    Exact for the two sets (Peyré & Cuturi 2019, chapter 2), at a cost that grows like n³: 0.1 s for 1000 points. As
     an estimate for their distributions it is biased upwards, by about n^(-1/d) for d > 2p (Fournier & Guillin 2015).
     In the units of the points.
 
@@ -32,11 +32,11 @@ def wasserstein(real: Tensor, fake: Tensor, order: int = 2) -> Measured:
 
 
 def sliced_wasserstein(real: Tensor, fake: Tensor, order: int = 2, directions: int = 128, seed: int = 0) -> Measured:
-    """SW_p = (mean over directions θ of W_p^p(θ·x, θ·y))^(1/p), θ uniform on the sphere (Bonneel et al. 2015, def. 6).
+    """SW_p = (mean over directions θ of W_p^p(θ·x, θ·y))^(1/p), θ uniform on the sphere (Bonneel et al. 2015).
 
     On a line W_p^p = ∫ |F⁻¹(u) - G⁻¹(u)|^p du, a sum over sorted points, exact for n ≠ m too. A set shifted by m has
-    SW_2 = |m| / √d. The directions depend on ``seed`` alone; their finite number adds noise of relative size
-    1/√directions at most, none in one dimension. In the units of the points.
+    SW_2 = |m| / √d. The directions depend on ``seed`` alone; their finite number adds noise of a relative
+    size about 1/√directions, none in one dimension. In the units of the points.
 
     >>> import torch
     >>> x = torch.randn(50, 1, generator=torch.Generator().manual_seed(0))
