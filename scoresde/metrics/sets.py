@@ -1,4 +1,4 @@
-"""What all figures share: two checked sets of points in float64, their distances, an estimate with its error."""
+"""What all figures share: two checked sets of points in float64, their distances, a figure with its error or its n."""
 
 from __future__ import annotations
 
@@ -18,6 +18,14 @@ class Estimate(NamedTuple):
 
     value: float
     standard_error: float
+
+
+class Measured(NamedTuple):
+    """A figure and the sizes of the two sets it was taken on: n real and m fake points."""
+
+    value: float
+    n: int
+    m: int
 
 
 def checked_pair(real: Tensor, fake: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,301 @@
+"""``scoresde evaluate``: how far samples are from data."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scoresde.cli.data import read_options
+from scoresde.cli.files import json_text
+from scoresde.cli.params import OneOf, Whole, json_option
+from scoresde.cli.progress import steps_bar
+from scoresde.cli.text import align, duration
+from scoresde.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from scoresde.data import Dataset
+
+LEAST, MOST_IMAGES, MOST_POINTS, MOST_NEAREST = 20, 5000, 1000, 1000
+WIDEST = 256  # features of a Fréchet distance, at most: its cost grows with their cube
+USUAL = 10_000  # events of a figure that is to be compared with published ones
+SHOWN = ("command", "model", "weights", "sha256", "settings", "class", "nfe")  # of the record of a run
+
+
+@click.command("evaluate", short_help="Distances between samples and data, with intervals.")
+@click.argument("samples", metavar="SAMPLES")
+@click.option("--data", required=True, metavar="NAME|PATH", help="What they should be like, by name or a file.")
+@click.option("--split", default="train", metavar="NAME", help="train (default), test or val, of sets that have it.")
+@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of DATA's reader; repeat it.")
+@click.option(
+    "--features",
+    type=OneOf("auto", "pixels", "classifier"),
+    default="auto",
+    metavar="NAME",
+    help="Of images: auto (default), pixels or classifier.",
+)
+@click.option("--n", "num", type=Whole(LEAST), metavar="N", help="Events of each side (default: the smaller side's).")
+@click.option("--allow-small", is_flag=True, help="A Fréchet distance of fewer than 2048 events too.")
+@click.option("--draws", type=Whole(2), default=100, metavar="K", help="Resamplings of an interval (default: 100).")
+@click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of the rows that are drawn (default: 0).")
+@click.option("--out", type=click.Path(path_type=Path), metavar="JSON", help="Write the report there.")
+@json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    samples: str,
+    data: str,
+    split: str,
+    options: tuple[str, ...],
+    features: str,
+    num: int | None,
+    allow_small: bool,
+    draws: int,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """How far SAMPLES, a file of `scoresde sample` or any other that `scoresde data inspect` reads, are from DATA.
+
+    28x28 grey images are compared in the features of a frozen classifier, other images by their pixels, points by
+    their coordinates. Every figure comes with an interval, and with what two sets of real events give.
+
+    \b
+    Examples:
+      scoresde evaluate samples/ode-10-seed0.npz --data fashion_mnist --split test
+      scoresde evaluate samples.npz --data moons --option seed=1 --n 500
+      scoresde evaluate samples.npz --data train.npz --allow-small --out report.json
+    """  # noqa: D301 (click wants the \b)
+    from scoresde.data import load
+
+    if out is not None and out.suffix != ".json":
+        raise BadInput(f"--out {out}: the name must end in .json")
+    if out is not None and not out.parent.is_dir():
+        raise BadInput(f"--out {out}: no folder {str(out.parent)!r}")
+    start, given = time.perf_counter(), read_options(options)
+    fake, real = load(samples), load(data, split, **given)
+    check_pair(fake, real)
+    kind = space_of(real, features)
+    n = size_of(fake, real, kind, num)
+    rows = rows_of(len(real), len(fake), n, seed)
+    report = measure(fake, real, kind, rows, allow_small, draws, seed)
+    if data == "gaussians":
+        report["figures"] |= mode_rows(events_of(fake, rows[1], real))
+    if kind != "coordinates":
+        report["memorisation"] = copies(fake, real, data, split, given, rows)
+    report = {
+        "command": shlex.join(["scoresde", *ctx.obj]),
+        "samples": {"file": samples, "rows": len(fake), "n": n, "sha256": fake.sha256, "run": run_of(Path(samples))},
+        "data": {"name": data, "split": split, "options": given, "rows": len(real), "n": n, "sha256": real.sha256},
+        **report,
+        "draws": draws,
+        "seed": seed,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    if out is not None:
+        from scoresde.checkpoint import write_atomically
+
+        write_atomically(out, (json_text(report) + "\n").encode())
+    click.echo(json_text(report) if as_json else as_text(report))
+    if out is not None and not as_json:
+        click.echo(str(out))
+
+
+def check_pair(fake: Dataset, real: Dataset) -> None:
+    """Two sets of equal events, enough of them."""
+    import torch
+
+    if fake.event_shape != real.event_shape:
+        raise BadInput(f"samples have events of shape {fake.event_shape}, {real.name} of {real.event_shape}")
+    if fake.dtype == torch.uint8 != real.dtype:
+        raise BadInput(f"samples are uint8 images, {real.name} holds {real.dtype} numbers: give both in one unit")
+    for what, events in (("samples", fake), (real.name, real)):
+        if len(events) < LEAST:
+            raise BadInput(f"{what}: {len(events)} events are too few; at least {LEAST} are needed")
+
+
+def space_of(real: Dataset, features: str) -> str:
+    """Where events are compared: classifier or pixels, of images; coordinates, of all else."""
+    import torch
+
+    from scoresde.metrics.features import SHAPE
+
+    images = real.dtype == torch.uint8
+    if features == "auto":
+        return "coordinates" if not images else "classifier" if real.event_shape == SHAPE else "pixels"
+    if not images:
+        raise BadInput(f"--features {features}: {real.name} holds no images; use auto")
+    if features == "classifier" and real.event_shape != SHAPE:
+        raise BadInput(f"--features classifier: it sees images of shape {SHAPE}, not {real.event_shape}; use pixels")
+    return features
+
+
+def size_of(fake: Dataset, real: Dataset, kind: str, num: int | None) -> int:
+    """The events of each side: as many as asked for, or as both have, up to what takes a minute."""
+    both = min(len(fake), len(real))
+    if num is not None and num > both:
+        raise BadInput(f"--n {num}: there are {len(fake)} samples and {len(real)} events of {real.name}")
+    return num or min(both, MOST_POINTS if kind == "coordinates" else MOST_IMAGES)
+
+
+def rows_of(real: int, fake: int, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """n rows of the real events, n of the fakes, and n other real ones where there are enough, drawn by the seed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    order, own = torch.randperm(real, generator=generator), torch.randperm(fake, generator=generator)
+    return order[:n].sort().values, own[:n].sort().values, order[n : 2 * n] if real >= 2 * n else None
+
+
+def events_of(data: Dataset, rows: Tensor, like: Dataset) -> Tensor:
+    """The events of the rows; samples of images that are no whole numbers are rounded as they would be when saved."""
+    import torch
+
+    from scoresde.data import to_uint8
+
+    x = data.take(rows)
+    if like.dtype != torch.uint8 or not x.is_floating_point():
+        return x
+    if float(x.max()) <= 1:
+        raise BadInput(
+            f"samples are in [{float(x.min()):.3g}, {float(x.max()):.3g}]; {like.name} needs pixels 0 to 255"
+        )
+    return to_uint8(x)
+
+
+def measure(
+    fake: Dataset,
+    real: Dataset,
+    kind: str,
+    rows: tuple[Tensor, Tensor, Tensor | None],
+    allow_small: bool,
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """The figures, in which space they were taken, and what there is to know of them."""
+    from scoresde.metrics import load_features
+    from scoresde.metrics.compare import compare, feature_groups, frechet_name, point_groups
+    from scoresde.metrics.frechet import LEAST as TRUSTED
+
+    events = [events_of(data, part, real) for data, part in ((real, rows[0]), (fake, rows[1]))]
+    events += [] if rows[2] is None else [events_of(real, rows[2], real)]
+    space: dict[str, Any] = {"features": kind}
+    notes: list[str] = []
+    if kind == "classifier":
+        net = load_features()
+        space |= {"sha256": net.sha256, "trained_on": "fashion_mnist"}
+        points = [net.features(x) for x in events]
+    else:
+        points = [x.flatten(1).double() / (255 if kind == "pixels" else 1) for x in events]
+    n, dims = points[0].shape
+    if kind == "coordinates":
+        groups = point_groups(points[0], points[1])
+    else:
+        small, wide = n < TRUSTED and not allow_small, dims > WIDEST
+        groups = feature_groups(n, not small and not wide)
+        if wide:
+            notes.append(f"no Fréchet distance of {dims} pixels: it needs at most {WIDEST} features; KID does not")
+        elif small:
+            notes.append(f"{frechet_name(n)} refused: biased below {TRUSTED} events (--allow-small); KID is unbiased")
+        elif n < USUAL:
+            notes.append(f"{frechet_name(n)} is biased by its n: compare it with figures of this n only")
+    if rows[2] is None:
+        notes.append(f"{real.name} has fewer than {2 * n} events: no figures of real against real")
+    with steps_bar("evaluate", draws * len(groups)) as done:
+        found = compare(groups, points[0], points[1], *points[2:], draws=draws, seed=seed, done=done)
+    return {
+        "space": {**space, "dims": dims},
+        "dtype": {"samples": str(fake.dtype)[6:], "data": str(real.dtype)[6:], "figures": "float64"},
+        "rounded_to_uint8": fake.dtype != real.dtype,
+        "figures": {row.name: {k: v for k, v in row._asdict().items() if k != "name"} for row in found},
+        "notes": notes,
+    }
+
+
+def mode_rows(samples: Tensor) -> dict[str, Any]:
+    """The coverage of modes, for the set in the plane that is a mixture of Gaussians."""
+    import math
+
+    import torch
+
+    from scoresde.analytic import GaussianMixture
+    from scoresde.metrics import mode_coverage
+
+    angle = torch.arange(8, dtype=torch.float64) * math.pi / 4
+    means = 3 * torch.stack([angle.cos(), angle.sin()], dim=1)
+    mixture = GaussianMixture(torch.ones(8), means, 0.09 * torch.eye(2, dtype=torch.float64).expand(8, 2, 2))
+    value = mode_coverage(samples, mixture).value
+    none = dict.fromkeys(("low", "high", "by"))
+    return {"modes covered": {"value": value, **none, "floor": 1.0, "n": len(mixture.means), "m": len(samples)}}
+
+
+def copies(
+    fake: Dataset,
+    real: Dataset,
+    name: str,
+    split: str,
+    options: dict[str, Any],
+    rows: tuple[Tensor, Tensor, Tensor | None],
+) -> dict[str, Any] | None:
+    """Distances to the nearest training images, held against those of the data; None unless they are another split."""
+    from scoresde.data import Streamed, load
+    from scoresde.data.load import SPLITS
+    from scoresde.metrics import memorisation
+
+    if name not in SPLITS or "train" not in SPLITS[name][1] or split == "train":
+        return None
+    train = load(name, "train", **options)
+    if isinstance(train, Streamed) or train.event_shape != real.event_shape:
+        return None
+    ours, held_out = (part[:MOST_NEAREST] for part in (rows[1], rows[0]))
+    figures = memorisation(events_of(fake, ours, real), train.x, events_of(real, held_out, real))
+    return {**figures._asdict(), "n": len(ours), "train": len(train)}
+
+
+def run_of(path: Path) -> dict[str, Any] | None:
+    """What `scoresde sample` recorded beside the samples: weights, sampler, calls, seed."""
+    try:
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if path.suffix != ".npz" or not isinstance(record, dict) or "settings" not in record:
+        return None
+    return {key: record[key] for key in SHOWN if key in record}
+
+
+def as_text(report: dict[str, Any]) -> str:
+    """The figures as a table, and what they are of."""
+
+    def figure(value: float | None) -> str:
+        return "" if value is None else f"{value:.4g}"
+
+    table = [("", "value", "95 % interval", "real : real", "n")]
+    for name, row in report["figures"].items():
+        interval = "" if row["low"] is None else f"{figure(row['low'])} to {figure(row['high'])}"
+        table.append((name, figure(row["value"]), interval, figure(row["floor"]), f"{row['n']} : {row['m']}"))
+    samples, data, space = report["samples"], report["data"], report["space"]
+    rounded = ", samples rounded to uint8" if report["rounded_to_uint8"] else ""
+    known = f" ({space['trained_on']}, {space['sha256'][:12]}…)" if "sha256" in space else ""
+    about = [
+        ("samples", f"{samples['n']:,} of {samples['rows']:,} in {samples['file']}"),
+        ("data", f"{data['n']:,} of {data['rows']:,} of {data['name']}, {data['split']}"),
+        ("space", f"{space['dims']} {'features of the ' if known else ''}{space['features']}{known}{rounded}"),
+    ]
+    near = report.get("memorisation")
+    if near is not None:
+        about.append(
+            (
+                "nearest",
+                f"training images are at {near['median']:.3f} of the distance from real ones, at least"
+                f" {near['smallest']:.3f}; {near['closer']:.1%} are very near (about 1 % of new images are)",
+            )
+        )
+    about.append(("time", duration(report["seconds"])))
+    notes = [f"note: {text}" for text in report["notes"]]
+    return "\n".join([align(table, right=(1, 3, 4)), align(about), *notes])

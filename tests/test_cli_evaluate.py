@@ -1,0 +1,164 @@
+"""`scoresde evaluate`: its figures are the library's, its report says what they are of, and what it refuses."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_cli import fails, works
+from torch import Tensor
+
+from scoresde.data import load
+from scoresde.metrics import energy_distance, frechet_distance, kernel_distance, load_features, prdc, wasserstein
+from scoresde.metrics.compare import Group, compare, frechet_name
+
+POINTS = ("W2", "sliced W2", "energy distance", "MMD²", "1-NN accuracy")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pictures(seed: int, n: int, size: int = 28, channels: int = 1) -> Tensor:
+    """Random smooth pictures, uint8."""
+    coarse = torch.rand(n, channels, 7, 7, generator=torch.Generator().manual_seed(seed))
+    return (255 * torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear")).to(torch.uint8)
+
+
+def write(name: str, x: Tensor) -> str:
+    np.savez(name, samples=x.numpy())
+    return name
+
+
+def report(*args: object) -> dict[str, Any]:
+    return json.loads(works("evaluate", *args, "--json"))
+
+
+def test_figures_of_points_are_those_of_the_library(here: Path) -> None:
+    x, y = load("moons", n=60).x, load("moons", n=60, seed=1).x + 1
+    write("x.npz", x)
+    found = report(write("y.npz", y), "--data", "x.npz", "--draws", 5)
+    assert tuple(found["figures"]) == POINTS and found["space"] == {"features": "coordinates", "dims": 2}
+    assert found["figures"]["W2"]["value"] == pytest.approx(wasserstein(x, y).value)
+    assert found["figures"]["energy distance"]["value"] == pytest.approx(energy_distance(x, y).value)
+    assert all(row["n"] == row["m"] == 60 and row["floor"] is None for row in found["figures"].values())
+    assert "fewer than 120" in found["notes"][0]
+
+
+def test_the_report_says_what_was_measured(here: Path) -> None:
+    write("y.npz", load("moons", n=50, seed=1).x)
+    (here / "y.json").write_text(json.dumps({"settings": {"seed": 3}, "weights": "ema", "nfe": 7, "times": [1, 0]}))
+    args = ["y.npz", "--data", "moons", "--option", "n=200", "--n", 40, "--draws", 3, "--seed", 4]
+    found = report(*args, "--out", "report.json")
+    assert {**json.loads(Path("report.json").read_text()), "seconds": 0} == {**found, "seconds": 0}
+    real = load("moons", n=200)
+    assert found["data"] == {
+        "name": "moons", "split": "train", "options": {"n": 200}, "rows": 200, "n": 40, "sha256": real.sha256
+    }  # fmt: skip
+    samples = found["samples"]
+    assert (samples["rows"], samples["n"], samples["sha256"]) == (50, 40, load("y.npz").sha256)
+    assert samples["run"] == {"settings": {"seed": 3}, "weights": "ema", "nfe": 7}
+    assert shlex.split(found["command"]) == ["scoresde", "evaluate", *map(str, args), "--out", "report.json", "--json"]
+    assert (found["seed"], found["draws"], found["rounded_to_uint8"]) == (4, 3, False)
+    assert found["dtype"] == {"samples": "float32", "data": "float32", "figures": "float64"}
+    for row in found["figures"].values():
+        assert row["low"] <= row["value"] <= row["high"] and row["by"] == "bootstrap of 3" and row["floor"] is not None
+    assert {**report(*args), "seconds": 0, "command": ""} == {**found, "seconds": 0, "command": ""}
+    assert report(*args[:-1], 5)["figures"] != found["figures"]
+    text = works("evaluate", *args)
+    assert "40 of 50 in y.npz" in text and all(name in text for name in POINTS) and "40 : 40" in text
+
+
+def test_figures_grow_with_a_shift_and_tell_a_lost_mode(here: Path) -> None:
+    x = load("gaussians", n=80, seed=1).x
+    data = ["--data", "gaussians", "--draws", 2]
+    found = [report(write("y.npz", x + shift), *data)["figures"] for shift in (0.0, 0.5, 2.0)]
+    for name in POINTS:
+        values = [figures[name]["value"] for figures in found]
+        assert values == sorted(values) and len(set(values)) == 3
+    assert found[0]["modes covered"]["value"] == 1
+    half = report(write("y.npz", x[x[:, 0] > 1.5]), *data)["figures"]["modes covered"]  # three of eight are there
+    assert (half["value"], half["n"]) == (3 / 8, 8)
+
+
+def test_images_are_compared_in_the_frozen_features_without_a_frechet_distance_of_few(here: Path) -> None:
+    x, y, net = pictures(0, 40), pictures(1, 40), load_features()
+    base = [write("y.npz", y), "--data", write("x.npz", x), "--draws", 2]
+    found = report(*base)
+    real, fake = net.features(x), net.features(y)
+    assert found["space"] == {
+        "features": "classifier", "sha256": net.sha256, "trained_on": "fashion_mnist", "dims": 64
+    }  # fmt: skip
+    assert list(found["figures"]) == ["KID", "precision", "recall", "density", "coverage"]
+    assert any("FD-40 refused" in note and "--allow-small" in note for note in found["notes"])
+    kid, error = kernel_distance(real, fake)
+    row = found["figures"]["KID"]
+    assert (row["value"], row["low"], row["high"]) == pytest.approx((kid, kid - 1.96 * error, kid + 1.96 * error))
+    assert found["figures"]["recall"]["value"] == prdc(real, fake).recall
+    assert found["memorisation"] is None  # a file has no training set of its own
+    small = report(*base, "--allow-small")["figures"]
+    assert small["FD-40"]["value"] == pytest.approx(frechet_distance(real, fake, allow_small=True), rel=1e-6)
+    assert report("x.npz", "--data", "x.npz", "--allow-small", "--draws", 2)["figures"]["FD-40"]["value"] < 1e-6
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    again = report(write("z.npz", y[order]), *base[1:], "--allow-small")["figures"]
+    for name, row in again.items():
+        assert row["value"] == pytest.approx(small[name]["value"], abs=1e-6, rel=1e-6)
+
+
+def test_samples_are_rounded_as_they_would_be_saved_and_other_images_compared_by_pixels(here: Path) -> None:
+    x, y = pictures(0, 30, 16, 3), pictures(1, 30, 16, 3)
+    write("x.npz", x)
+    found = report(write("y.npz", y), "--data", "x.npz", "--draws", 2)
+    assert found["space"] == {"features": "pixels", "dims": 768} and not found["rounded_to_uint8"]
+    assert "768 pixels" in found["notes"][0]
+    rough = report(write("rough.npz", y.float() + 0.3), "--data", "x.npz", "--draws", 2)
+    assert rough["rounded_to_uint8"] and rough["figures"] == found["figures"]
+    assert "rounded to uint8" in works("evaluate", "rough.npz", "--data", "x.npz", "--draws", 2)
+    grey = write("grey.npz", pictures(2, 30))
+    assert report(grey, "--data", grey, "--features", "pixels", "--draws", 2)["space"]["dims"] == 784
+
+
+def test_what_the_command_refuses(here: Path) -> None:
+    points, images = write("points.npz", load("moons", n=30).x), write("images.npz", pictures(0, 30))
+    other, wide = write("small.npz", pictures(0, 30, 16)), write("wide.npz", torch.zeros(30, 3))
+    write("few.npz", torch.zeros(5, 2))
+    write("unit.npz", pictures(0, 30) / 255)
+    for args, words in [
+        ([points], "--data"),
+        (["none.npz", "--data", points], "no such file"),
+        ([points, "--data", "monos"], "did you mean 'moons'"),
+        ([points, "--data", wide], "(2,), wide of (3,)"),
+        ([points, "--data", points, "--split", "test"], "no split 'test'"),
+        (["few.npz", "--data", points], "5 events are too few"),
+        ([points, "--data", points, "--n", 31], "30 samples"),
+        ([points, "--data", points, "--n", 3], "at least 20"),
+        ([images, "--data", images, "--features", "clasifier"], "did you mean 'classifier'"),
+        ([points, "--data", points, "--features", "classifier"], "holds no images"),
+        ([other, "--data", other, "--features", "classifier"], "use pixels"),
+        ([images, "--data", "unit.npz"], "in one unit"),
+        (["unit.npz", "--data", images], "needs pixels 0 to 255"),
+        ([points, "--data", points, "--out", "a.txt"], "must end in .json"),
+        ([points, "--data", points, "--out", "no/a.json"], "no folder"),
+    ]:
+        assert words in fails(2, "evaluate", *args), args
+
+
+def test_groups_of_figures_share_one_computation() -> None:
+    calls: list[int] = []
+
+    def both(a: Tensor, b: Tensor) -> list[float]:
+        calls.append(len(a))
+        return [1.0, float(len(b))]
+
+    x, told = torch.zeros(20, 1), list[int]()
+    rows = compare([Group(("one", "two"), both)], x, x, x[:10], draws=4, done=told.append)
+    assert [row[:2] + row[4:] for row in rows] == [
+        ("one", 1, "bootstrap of 4", 1, 20, 20), ("two", 20, "bootstrap of 4", 10, 20, 20)
+    ]  # fmt: skip
+    assert len(calls) == 6 and sum(told) == 4
+    assert [frechet_name(n) for n in (1000, 2048, 50_000)] == ["FD-1k", "FD-2048", "FD-50k"]
