@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ LINE, PLANE = GaussianMixture.example(1), GaussianMixture.example(2)
 def test_schedules_are_those_of_the_sdes() -> None:
     """Read back from the lines of the axes, for every SDE there is."""
     sdes = {name: make() for name, make in SDES.items()}
-    figure = plot_schedules(sdes)
+    figure: Any = plot_schedules(sdes)
     assert [ax.get_title() for ax in figure.axes] == list(PANELS.values())
     assert all(name in figure.get_label() for name in sdes)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == list(sdes)
@@ -48,7 +49,7 @@ def test_schedules_are_those_of_the_sdes() -> None:
 
 
 def test_time_is_t_where_the_sdes_end_alike() -> None:
-    figure = plot_schedules({"vp": scoresde.VPSDE(), "flow": scoresde.RectifiedFlow()})
+    figure: Any = plot_schedules({"vp": scoresde.VPSDE(), "flow": scoresde.RectifiedFlow()})
     assert {ax.get_xlabel() for ax in figure.axes} == {"t"}
     assert figure.axes[0].lines[1].get_xdata()[-1] == scoresde.RectifiedFlow().t_max
     f, g2 = figure.axes[3].lines[0].get_ydata(), figure.axes[4].lines[0].get_ydata()
@@ -69,7 +70,7 @@ def test_every_density_of_the_image_integrates_to_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["vp", "edm"])
 def test_paths_start_at_the_prior_and_end_where_sample_ends(name: str) -> None:
     sde, steps, paths, seed = SDES[name](), 12, 3, 5
-    figure = plot_marginals(LINE, sde, paths, steps=steps, seed=seed)
+    figure: Any = plot_marginals(LINE, sde, paths, steps=steps, seed=seed)
     left, *images, right = figure.axes
     far = name == "edm"
     assert left.get_ylabel() == ("x / √(α² + σ²)" if far else "x")
@@ -93,7 +94,7 @@ def test_paths_start_at_the_prior_and_end_where_sample_ends(name: str) -> None:
 
 def test_arrows_are_the_exact_score() -> None:
     sde, times = scoresde.VPSDE(), [0.05, 0.4]
-    figure = plot_scores(PLANE, sde, times)
+    figure: Any = plot_scores(PLANE, sde, times)
     for ax, t in zip(figure.axes, times, strict=True):
         (quiver,) = (part for part in ax.collections if hasattr(part, "U"))
         score = PLANE.score(torch.from_numpy(np.asarray(quiver.XY)), sde, t)
@@ -109,7 +110,7 @@ def test_arrows_are_the_exact_score() -> None:
 
 def test_samples_are_the_existing_picture() -> None:
     x = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8)).astype(np.uint8)
-    figure = plot_samples(x, np.array([0, 1, 0, 1, 1]))
+    figure: Any = plot_samples(x, np.array([0, 1, 0, 1, 1]))
     assert "5 samples of 2 classes" in figure.get_label()
     expected = np.asarray(Image.open(io.BytesIO(picture(x, np.array([0, 1, 0, 1, 1])))).convert("RGB"))
     shown = np.asarray(Image.open(io.BytesIO(render(figure))).convert("RGB"))
