@@ -57,7 +57,7 @@ LEVELS = (
     ("checkpoint", "data", "nn", "pictures"),
     ("config",),
     ("model",),
-    ("metrics", "train"),
+    ("metrics", "plotting", "train"),
     ("cli", "__main__"),
 )
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "samplers": "Every sampler: order, network calls, defaults, options, when to use it.",
     "table": "The rows of a sampler: all numbers of a run, before it is run.",
     "bench": "Error against network calls of the most used samplers, on exact data.",
+    "plot": "Figures: schedules, marginals, scores, samples, a moving trajectory.",
     "schedule": "The noise schedule of an SDE: alpha, sigma, log-SNR, drift and diffusion.",
     "inspect": "What a checkpoint or model holds.",
 }
