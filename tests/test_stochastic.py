@@ -58,7 +58,7 @@ def test_first_order_convergence_of_the_output_law(sampler: str, options: dict, 
     Euler-Maruyama's relative steps next to the data are 1, 1/2, 1/3, …, which adds a factor log N under some SDEs.
     """
     sde = SDES[name]
-    finest = 1000 if name in ("vp", "subvp", "ve", "ddpm") else 500
+    finest = 1000 if name in ("vp", "subvp", "ve") else 500
     errors = [error(sampler, sde, n, **options) for n in (finest // 4, finest // 2, finest)]
     slope = math.log2(errors[0] / errors[2]) / 2
     assert slope > 1 - (0.2 if sampler == "em" else 0.15)
