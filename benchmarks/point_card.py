@@ -14,18 +14,12 @@ import json
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 
 import scoresde
 from scoresde.checkpoint import write_atomically
 from scoresde.data import load
+from scoresde.metrics import wasserstein
 from scoresde.model import shipped
-
-
-def wasserstein2(a: np.ndarray, b: np.ndarray) -> float:
-    """sqrt(min over assignments of the mean squared distance) of two equally large sets of points."""
-    cost = np.square(a[:, None] - b[None]).sum(-1)
-    return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
 
 
 def main() -> None:
@@ -38,12 +32,13 @@ def main() -> None:
     parts: dict[str, dict[str, float]] = {"floor": {}, "ode-10": {}, "ode-50": {}}
     rng = np.random.default_rng(0)
     for k, label in enumerate(model.classes):
-        points = data.x[data.labels == k].double().numpy()
-        parts["floor"][label] = wasserstein2(points, points[rng.integers(len(points), size=len(points))])
+        points = data.x[data.labels == k].double()
+        again = points[torch.from_numpy(rng.integers(len(points), size=len(points)))]
+        parts["floor"][label] = wasserstein(points, again).value
         for steps in (10, 50):
             cond = {"y": torch.full((len(points),), k)}
             out = scoresde.sample(model.denoiser, (len(points), 2), "ode", steps, cond=cond, first=1000 * k).x
-            parts[f"ode-{steps}"][label] = wasserstein2(points, model.scaler.decode(out).double().numpy())
+            parts[f"ode-{steps}"][label] = wasserstein(points, model.scaler.decode(out).double()).value
     figures = {part: {"w2": float(np.mean(list(by.values()))), "w2_by_class": by} for part, by in parts.items()}
     kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     card = {

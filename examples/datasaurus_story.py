@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.optimize import linear_sum_assignment
 
 import scoresde
 from scoresde.config import Config, parse_config
 from scoresde.data import Dataset, load
+from scoresde.metrics import wasserstein
 from scoresde.train import train
 
 STEPS: dict[str, dict[str, Any]] = {  # what each has, in sections of a config
@@ -64,12 +64,6 @@ def learn(step: dict[str, Any], dino: Dataset, steps: int, seed: int) -> torch.T
     return model.scaler.decode(out.x)
 
 
-def wasserstein(a: torch.Tensor, b: torch.Tensor) -> float:
-    """The mean distance of the best pairing of two equally large sets of points."""
-    cost = torch.cdist(a, b).numpy()
-    return float(cost[linear_sum_assignment(cost)].mean())
-
-
 def draw(ax: Axes, drawn: torch.Tensor, data: torch.Tensor, title: str, distance: float) -> None:
     """Drawn points over those of the data."""
     ax.scatter(*data.T, s=9, c=FAINT, linewidths=0)
@@ -93,14 +87,14 @@ def main() -> None:
     whole = Figure(figsize=(13, 3.3), dpi=150, layout="constrained")
     for number, (ax, (title, step)) in enumerate(zip(whole.subplots(1, len(STEPS)), STEPS.items(), strict=True), 1):
         drawn = learn(step, dino, given.steps, given.seed)
-        distance = wasserstein(drawn, dino.x)
+        distance = wasserstein(drawn, dino.x, order=1).value
         print(f"{number}. {title:34}{distance:6.2f}", flush=True)
         alone = Figure(figsize=(4, 4.2), dpi=150, layout="constrained")
         for panel in (ax, alone.subplots()):
             draw(panel, drawn, points, f"{number}. {title}", distance)
         alone.savefig(given.out / f"{number}-{title.replace(' ', '-').lower()}.png")
     again = points[torch.randint(len(points), (len(dino),), generator=torch.Generator().manual_seed(given.seed))]
-    floor = wasserstein(again, dino.x)
+    floor = wasserstein(again, dino.x, order=1).value
     print(f"   {'the data, drawn at random':34}{floor:6.2f}")
     note = f"distance: Wasserstein, in units of the axes; of points drawn from the data themselves {floor:.2f}"
     whole.supxlabel(note, color=INK, fontsize=8)

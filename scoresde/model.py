@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.analytic_start import AnalyticStart
-from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
+from scoresde.checkpoint import group, halved, load_checkpoint, prefixed, save_checkpoint
 from scoresde.config import Config, parse_config
 from scoresde.construct import construct
 from scoresde.data.scaler import Scaler
@@ -106,15 +106,9 @@ def find_model(name: str | Path, weights: str = "ema") -> Path:
 
 
 def export_model(checkpoint: str | Path, path: str | Path) -> None:
-    """Write what sampling needs of a training checkpoint: the averaged weights, the large ones in half precision.
-
-    Rounding to float16 moves a weight by at most 2^-11 of itself, or 2^-25; tensors of up to 1,000 numbers stay as
-    they are.
-    """
+    """Write what sampling needs of a training checkpoint: the averaged weights, `halved`."""
     tensors, info = load_checkpoint(find_model(checkpoint))
-    ema = group(tensors, "ema")
-    weights = {k: v.half() if v.numel() > 1000 and v.is_floating_point() else v for k, v in ema.items()}
-    kept = {**prefixed("ema", weights), **prefixed("data", group(tensors, "data"))}
+    kept = {**prefixed("ema", halved(group(tensors, "ema"))), **prefixed("data", group(tensors, "data"))}
     save_checkpoint(path, kept, {k: v for k, v in info.items() if k not in ("format", "sha256")})
 
 

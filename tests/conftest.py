@@ -1,6 +1,9 @@
 """Every test, and what it starts, runs on one thread; shapes in the annotations of core and networks are checked."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -13,3 +16,20 @@ install_import_hook([f"scoresde.{name}" for name in CHECKED], "checker.beartype"
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A class-conditional model of 8x8 images."""
+    from test_cli import image_run
+
+    path = tmp_path_factory.mktemp("images") / "squares.safetensors"
+    image_run().save(path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A test in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -31,6 +31,8 @@ from scoresde.errors import OutputError
 from scoresde.train import objective, train
 from scoresde.train.run import Run
 
+pytestmark = pytest.mark.usefixtures("here")
+
 CLASSES = ("T-shirt/top", "bag", "ankle boot")
 
 
@@ -88,21 +90,6 @@ def image_run(broken: bool = False) -> Run:
         for weights in (*run.ema.weights.values(), *run.network.parameters()):
             weights.data.fill_(torch.nan)
     return run
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional model of 8x8 images."""
-    path = tmp_path_factory.mktemp("images") / "squares.safetensors"
-    image_run().save(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test in a folder of its own, without a terminal."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def drawn(out: str = "samples") -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_cli import fails, image_run, points_config, works
+from test_cli import fails, points_config, works
 
 import scoresde
 from scoresde.config import parse_config
 from scoresde.samplers import SAMPLERS
 from scoresde.samplers.auto import AUTO, choose_for
 from scoresde.train import train
+
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +29,6 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(
         parse_config({**points_config(**options), "prediction": "v"}), tmp_path_factory.mktemp("points") / "moons"
     ).parent
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional model of 8x8 images."""
-    path = tmp_path_factory.mktemp("images") / "squares.safetensors"
-    image_run().save(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def the(pattern: str, folder: str = "samples") -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import fails, image_run, make_context, points_config, works
+from test_cli import fails, make_context, points_config, works
 
 import scoresde
 from scoresde.cli import draw, record, save
@@ -28,26 +28,13 @@ from scoresde.samplers.aliases import ALIASES, Alias, in_our_words
 from scoresde.samplers.multistep import ddim
 from scoresde.train import train
 
+pytestmark = pytest.mark.usefixtures("here")
+
 
 @pytest.fixture(scope="module")
 def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of points in the plane, three steps old."""
     return train(parse_config(points_config()), tmp_path_factory.mktemp("points") / "moons").parent
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A class-conditional model of 8x8 images."""
-    path = tmp_path_factory.mktemp("images") / "squares.safetensors"
-    image_run().save(path)
-    return path
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Each test in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def names(folder: str = "samples") -> set[str]:

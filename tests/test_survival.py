@@ -121,6 +121,8 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(damage: str, 
         path.unlink()
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    with pytest.raises(BadInput, match="pass --resume"):  # also where the newest is gone
+        train(config, tmp_path / "run", data=data())
     steps: list[int] = []
     lines: list[str] = []
     train(config, tmp_path / "run", "auto", data=data(), report=lambda step, _: steps.append(step), tell=lines.append)

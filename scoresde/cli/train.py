@@ -51,7 +51,7 @@ def command(ctx: click.Context, config: str, out: Path, resume: str | None, step
     from scoresde.config import load_config
     from scoresde.data import load
     from scoresde.train import train
-    from scoresde.train.keep import CHECKPOINT
+    from scoresde.train.keep import CHECKPOINT, checkpoints
     from scoresde.train.report import REPORT
 
     settings = load_config(find_config(config))
@@ -61,10 +61,11 @@ def command(ctx: click.Context, config: str, out: Path, resume: str | None, step
     first = os.environ.get("RANK", "0") == "0"  # of the processes that were launched together, the one that tells
     tell = click.echo if first else lambda line: None
     with output_folder(out):
-        if resume == "auto" and not any(out.glob("checkpoint*.safetensors")):
+        held = checkpoints(out)
+        if resume == "auto" and not held:
             tell(f"{out} holds no checkpoint yet: starting at step 0")
         data = None
-        if resume or not path.exists():  # else the trainer refuses
+        if resume or not held:  # else the trainer refuses
             data = load(settings.data.name, settings.data.split, **settings.data.options)
             tell(data_summary(settings, data))
         meter = TrainingMeter(settings.train.steps)

@@ -2,7 +2,7 @@
 
 `load` reads every kind: named public sets, built-in sets in the plane, files, images, series, and sets of the Hugging
 Face hub; large ones are left on the disk. `Scaler` maps their values to those a network sees and back, `batches` reads
-them for a training run, `augment` and `flip` change images on the way.
+them for a training run, `augment` and `mirrored` change images on the way.
 
 Example:
     >>> data = load("moons", n=100)
@@ -12,7 +12,7 @@ Example:
 """
 
 from scoresde.data.arrays import read_array
-from scoresde.data.augment import augment, flip, transform
+from scoresde.data.augment import augment, mirrored, transform
 from scoresde.data.dataset import Dataset, Events, Streamed
 from scoresde.data.folders import read_archive, read_folder
 from scoresde.data.hub import read_hub
@@ -41,10 +41,10 @@ __all__ = [
     "cifar10",
     "datasaurus",
     "etth1",
-    "flip",
     "flowers64",
     "load",
     "measure",
+    "mirrored",
     "public_images",
     "read_archive",
     "read_array",

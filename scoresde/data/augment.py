@@ -14,18 +14,6 @@ LABELS = len(NAMES)
 _SCALE, _SHIFT = 0.2, 0.125  # standard deviations: of log2 of a factor, of a shift in widths and heights
 
 
-def flip(x: Tensor, generator: Generator) -> Tensor:
-    """Images (n, C, H, W) with each one mirrored, left to right, with probability 1/2.
-
-    Example:
-        >>> x = torch.tensor([[[[1.0, 2.0]]]]).expand(4, 1, 1, 2)
-        >>> flip(x, torch.Generator().manual_seed(0)).reshape(4, 2).unique(dim=0).tolist()
-        [[1.0, 2.0], [2.0, 1.0]]
-    """
-    _check_images(x)
-    return _flipped(x, torch.rand(len(x), generator=generator) < 0.5, -1)
-
-
 def augment(x: Tensor, generator: Generator, p: float = 0.12, mirror: float | None = None) -> tuple[Tensor, Tensor]:
     """Images under random geometric transformations, and the labels (n, 9) that say which.
 
@@ -116,7 +104,7 @@ def transform(x: Tensor, labels: Tensor) -> Tensor:
     if tuple(labels.shape) != (len(x), LABELS):
         raise BadInput(f"labels must have shape ({len(x)}, {LABELS}), not {tuple(labels.shape)}")
     values = labels.detach().cpu().double()
-    x = _flipped(_flipped(x, values[:, 0] != 0, -1), values[:, 1] != 0, -2)
+    x = mirrored(mirrored(x, values[:, 0] != 0, -1), values[:, 1] != 0, -2)
     rows = (values[:, 2:] != 0).any(dim=1).nonzero().flatten()
     if not len(rows):
         return x
@@ -145,7 +133,14 @@ def _rotation(angle: Tensor) -> Tensor:
     return torch.stack((cos, -sin, sin, cos), dim=1).reshape(-1, 2, 2)
 
 
-def _flipped(x: Tensor, chosen: Tensor, dim: int) -> Tensor:
+def mirrored(x: Tensor, chosen: Tensor, dim: int = -1) -> Tensor:
+    """Images (n, C, H, W) with the chosen ones, bool (n,), mirrored along an axis.
+
+    Example:
+        >>> mirrored(torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([True])).tolist()
+        [[[[2.0, 1.0]]]]
+    """
+    _check_images(x)
     return torch.where(chosen.to(x.device).reshape(-1, 1, 1, 1), x.flip(dim), x)
 
 

@@ -34,17 +34,23 @@ def rotate(folder: Path, keep: int) -> None:
                 os.link(older(folder, 0), older(folder, 1))
     except OSError:  # no such links on this file system: the newest alone is kept
         older(folder, 1).unlink(missing_ok=True)
-    for path in folder.glob("checkpoint-*.safetensors"):
-        number = path.stem.removeprefix("checkpoint-")
-        if number.isdigit() and int(number) >= keep:
+    for path in checkpoints(folder)[1:]:
+        if int(path.stem.removeprefix("checkpoint-")) >= keep:
             path.unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Those of a folder, the newest first."""
+    found = folder.glob("checkpoint-*.safetensors")
+    back = {int(number): path for path in found if (number := path.stem.removeprefix("checkpoint-")).isdigit()}
+    head = [older(folder, 0)] if older(folder, 0).exists() else []
+    return head + [back[k] for k in sorted(back)]
 
 
 def newest(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that can be read whole, if there is any, and a line on each newer one that cannot."""
     faults: list[str] = []
-    paths = [path for back in range(100) if (path := older(folder, back)).exists()]
-    for path in paths:
+    for path in checkpoints(folder):
         try:
             load_checkpoint(path)
             return path, faults

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
+from scoresde.checkpoint import group, halved, load_checkpoint, prefixed, save_checkpoint
 from scoresde.errors import BadInput
 from scoresde.train.ema import EMA, mixture
 from scoresde.train.keep import CHECKPOINT, make
@@ -20,8 +20,7 @@ def save_snapshot(ema: EMA, step: int, out: Path) -> None:
     make(out / FOLDER)
     tensors: dict[str, Tensor] = {}
     for name, mean in ema.averages.items():
-        halved = {k: v.half() if v.numel() > 1000 and v.is_floating_point() else v for k, v in mean.items()}
-        tensors |= prefixed(name, halved)
+        tensors |= prefixed(name, halved(mean))
     save_checkpoint(out / FOLDER / f"{step:09d}.safetensors", tensors, {"step": step, "averages": list(ema.averages)})
 
 

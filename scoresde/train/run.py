@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
 from scoresde.config import RUNTIME, Config, parse_config
 from scoresde.data import Dataset, Scaler, batches, check_trainable
-from scoresde.data.augment import LABELS, transform
+from scoresde.data.augment import LABELS, mirrored, transform
 from scoresde.data.loader import Batch
 from scoresde.errors import BadInput, TrainingStopped
 from scoresde.model import build, load_weights
@@ -100,7 +100,7 @@ class Run:
                 self.micro = (self.micro + 1) // 2
             self.tell(f"step {self.step + 1}: out of memory; batches of {len(x0)} now go in parts of {self.micro}")
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
-        t, losses, total, weight = (self.engine.gather(each) for each in (draws.t, losses, total, draws.weight))
+        t, weight, losses, total = self.engine.gather(torch.stack([draws.t, draws.weight, losses, total], 1)).unbind(1)
         loss, total = float((weight * losses).mean()), float(total.mean())
         if math.isfinite(total) and math.isfinite(float(norm)):
             self.optimiser.step()
@@ -127,7 +127,7 @@ class Run:
         draws = whole.rows(self.share).to(self.device)
         x0 = self.scaler.encode(x.to(self.device, non_blocking=True))
         if draws.mirrored is not None:
-            x0 = torch.where(draws.mirrored.reshape(-1, *(1,) * (x0.ndim - 1)), x0.flip(-1), x0)
+            x0 = mirrored(x0, draws.mirrored)
         cond: dict[str, Tensor] = {}
         if draws.warped is not None:
             x0, cond["augment"] = transform(x0, draws.warped), draws.warped

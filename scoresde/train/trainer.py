@@ -12,7 +12,7 @@ from scoresde.config import Config
 from scoresde.data import Dataset, load
 from scoresde.errors import BadInput, OutputError, TrainingStopped
 from scoresde.model import export_model
-from scoresde.train.keep import CHECKPOINT, MODEL, make, newest, rotate
+from scoresde.train.keep import CHECKPOINT, MODEL, checkpoints, make, newest, rotate
 from scoresde.train.log import Log
 from scoresde.train.posthoc import save_snapshot
 from scoresde.train.preview import Preview
@@ -43,8 +43,8 @@ def train(
     """
     out = Path(out)
     path = out / CHECKPOINT
-    if path.exists() and not resume:
-        raise BadInput(f"{str(path)!r} exists: pass --resume to continue it, or choose another --out")
+    if not resume and (held := checkpoints(out)):
+        raise BadInput(f"{str(held[0])!r} exists: pass --resume to continue it, or choose another --out")
     data = data or load(config.data.name, config.data.split, **config.data.options)
     run = Run(config, data, device, tell)
     make(out)
