@@ -38,6 +38,7 @@ CORE = (
     "construct",
     "losses",
     "samplers",
+    "guidance",
     "likelihood",
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,7 +54,7 @@ LEVELS = (
     ("sdes", "denoiser", "noise"),
     ("grids", "analytic", "analytic_start", "losses", "respace", "transforms"),
     ("samplers", "brownian"),
-    ("likelihood",),
+    ("guidance", "likelihood"),
     ("checkpoint", "data", "nn", "pictures"),
     ("config",),
     ("model",),
