@@ -22,8 +22,9 @@ from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Numbers, Spacing, Times
 from scoresde.likelihood.trace import Divergence, Traced, check_derivative
+from scoresde.samplers.checks import check_denoiser, check_grad, check_state
 from scoresde.samplers.ode import FIXED, STEPPING
-from scoresde.samplers.plan import check_denoiser, check_state, plan_encode
+from scoresde.samplers.plan import plan_encode
 from scoresde.samplers.registry import find_sampler
 from scoresde.samplers.run import encode
 from scoresde.samplers.solver import Callback, cut
@@ -89,7 +90,7 @@ def log_prob(
     chunk: int | None = None,
     callback: Callback | None = None,
     cond: Mapping[str, Any] | None = None,
-    grad: bool = False,
+    grad: bool | str = False,
 ) -> Likelihood:
     """log p(x) of each sample (n, *event), x in the data's own units if a ``scaler`` is given, else in the denoiser's.
 
@@ -102,7 +103,8 @@ def log_prob(
     prior         log-density at t_max, (n, *event) -> (n,), instead of that of the SDE's prior
     batch_size, chunk   samples at a time and products at a time: memory and rounding alone
     cond          passed to the network; tensors with one row per sample are cut into the same batches
-    grad          whether gradients flow to x and to what the network is made of
+    grad          whether gradients flow to x and to what the network is made of; "checkpoint": at the memory of a
+                  state per call, each call made again on the way back
 
     The density is that of x_{t_min} at x, as usual; for x_0 itself there is none in a trained network. Networks must be
     in eval mode: a sample must not depend on its batch.
@@ -116,14 +118,11 @@ def log_prob(
     tensor([-2.3379], dtype=torch.float64)
     """
     how = Divergence(divergence, probes, probe, seed, chunk)
-    if not isinstance(grad, bool):
-        raise BadInput(f"grad = {grad!r}: True or False")
-    if grad and torch.is_inference_mode_enabled():
-        raise BadInput("grad = True inside torch.inference_mode(), which records no gradient: leave it first")
+    check_grad(grad)
     if not isinstance(first, int) or first < 0:
         raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
     check_denoiser(denoiser)
-    with torch.inference_mode(False), torch.set_grad_enabled(grad):
+    with torch.inference_mode(False), torch.set_grad_enabled(bool(grad)):
         given = {key: _plain(value) for key, value in (cond or {}).items()}
         inside = _plain(x if scaler is None else scaler.encode(x))
         check_state(inside, inside.dtype)
@@ -144,7 +143,7 @@ def log_prob(
             rows = slice(begin, begin + size)
             part = inside[rows]
             drawn = how.draw(range(first + begin, first + begin + len(part)), part)
-            traced = Traced(denoiser, tuple(part.shape[1:]), how, drawn, grad)
+            traced = Traced(denoiser, tuple(part.shape[1:]), how, drawn, bool(grad))
             found = encode(
                 traced,
                 traced.join(part),
