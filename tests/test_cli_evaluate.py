@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,22 @@ import torch
 from test_cli import fails, works
 from torch import Tensor
 
-from scoresde.data import load
-from scoresde.metrics import energy_distance, frechet_distance, kernel_distance, load_features, prdc, wasserstein
+import scoresde
+from scoresde.checkpoint import load_checkpoint, save_checkpoint
+from scoresde.data import Streamed, load
+from scoresde.errors import BadInput
+from scoresde.metrics import (
+    energy_distance,
+    frechet_distance,
+    kernel_distance,
+    load_features,
+    load_inception,
+    prdc,
+    wasserstein,
+)
 from scoresde.metrics.compare import Group, compare, frechet_name
 
+SHIPPED = Path(scoresde.__file__).parent / "pretrained" / "features.safetensors"
 POINTS = ("W2", "sliced W2", "energy distance", "MMD²", "1-NN accuracy")
 
 
@@ -123,14 +137,132 @@ def test_samples_are_rounded_as_they_would_be_saved_and_other_images_compared_by
     assert report(grey, "--data", grey, "--features", "pixels", "--draws", 2)["space"]["dims"] == 784
 
 
+class ThreeChannels(torch.nn.Module):
+    """As much of torch-fidelity's network as is used: uint8 RGB images to a tuple of one set of features."""
+
+    def __init__(self, name: str, features_list: list[str], path: str | None = None) -> None:
+        super().__init__()
+        if path is None:
+            raise OSError("<urlopen error no network>")
+        assert features_list == ["2048"] and Path(path).is_file()
+        self.weight = torch.nn.Parameter(torch.linspace(-1, 1, 6 * 3).reshape(6, 3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        assert x.dtype == torch.uint8 and x.shape[1] == 3
+        return ((x.float().mean((2, 3)) + x[:, :, 3, 4].float()) @ self.weight.T,)
+
+
+@pytest.fixture
+def fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.SimpleNamespace(FeatureExtractorInceptionV3=ThreeChannels)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
+
+
+@pytest.mark.usefixtures("fidelity")
+def test_features_of_inception(here: Path) -> None:
+    """Through a stand-in of torch-fidelity: any size, grey or not, in batches; figures in its space."""
+    weights = here / "weights.pth"
+    weights.touch()
+    net = load_inception(weights)
+    assert len(net.sha256) == 64 and not any(p.requires_grad for p in net.network.parameters())
+    for channels in (1, 3):
+        x = pictures(0, 30, 16, channels)
+        whole = net.features(x)
+        assert whole.shape == (30, 6) and torch.allclose(net.features(x, 7), whole)
+        assert torch.equal(whole, net.features(x.expand(-1, 3, -1, -1)))
+    for bad in (torch.zeros(3, 1, 8, 8), torch.zeros(3, 2, 8, 8, dtype=torch.uint8), torch.zeros(3, 8, 8).byte()):
+        with pytest.raises(BadInput, match="uint8 of shape"):
+            net.features(bad)
+    with pytest.raises(BadInput, match="no such file"):
+        load_inception(here / "other.pth")
+    images = write("images.npz", x)
+    assert "weights cannot be loaded (<urlopen error no network>)" in fails(
+        2, "evaluate", images, "--data", images, "--features", "inception"
+    )
+
+
+def test_inception_without_its_library_names_the_extra(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    images = write("images.npz", pictures(0, 30, 16, 3))
+    command = ("evaluate", images, "--data", images, "--features", "inception")
+    assert "pip install 'scoresde[inception]'" in fails(2, *command)
+
+
+def test_features_are_kept_with_what_they_are_of(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = write("x.npz", pictures(0, 60)), write("y.npz", pictures(1, 40))
+    cache = here / "cache"
+    cache.mkdir()
+    base = [y, "--data", x, "--draws", 2, "--n", 30]
+    plain, first = report(*base), report(*base, "--cache", cache)
+    assert first["figures"] == plain["figures"] and first["space"]["kept"] == 0
+    files = sorted(cache.iterdir())
+    assert len(files) == first["space"]["sets"] == 3
+    about = [load_checkpoint(path)[1]["about"] for path in files]
+    assert {each["network"]["sha256"] for each in about} == {load_features().sha256}
+    assert {each["data"]["sha256"] for each in about} == {load(x).sha256, load(y).sha256}
+    assert all(each["data"]["n"] == 30 and not each["rounded_to_uint8"] for each in about)
+    with monkeypatch.context() as patch:  # nothing is computed again
+        patch.setattr("scoresde.metrics.features.Features.features", lambda *_: pytest.fail("computed"))
+        again = report(*base, "--cache", cache)
+    assert again["figures"] == plain["figures"] and again["space"]["kept"] == 3
+    assert "3 of 3 sets from the cache" in works("evaluate", *base, "--cache", cache)
+    files[0].write_bytes(files[0].read_bytes()[:-9])  # damaged: made again
+    mended = report(*base, "--cache", cache)
+    assert mended["figures"] == plain["figures"] and mended["space"]["kept"] == 2
+    assert report(*base, "--cache", cache)["space"]["kept"] == 3
+    write("y.npz", pictures(2, 40))  # the file's name is none of its content
+    assert report(*base, "--cache", cache)["space"]["kept"] == 2
+    assert report(*base, "--seed", 1, "--cache", cache)["space"]["kept"] == 0
+
+
+def test_a_classifier_of_a_file(here: Path) -> None:
+    """Trained elsewhere: its features, its SHA-256, and what it was trained on."""
+    tensors, info = load_checkpoint(SHIPPED)
+    own = {**info, "data": {"name": "bags"}}
+    save_checkpoint(here / "own.safetensors", {key: 0.5 * tensor for key, tensor in tensors.items()}, own)
+    x, y = write("x.npz", pictures(0, 40)), write("y.npz", pictures(1, 40))
+    found = report(y, "--data", x, "--features", "own.safetensors", "--draws", 2)
+    net = load_features("own.safetensors")
+    assert found["space"] == {
+        "features": "own.safetensors", "sha256": net.sha256, "trained_on": "bags", "dims": 64
+    }  # fmt: skip
+    value = kernel_distance(net.features(load(x).x), net.features(load(y).x)).value
+    assert found["figures"]["KID"]["value"] == pytest.approx(value)
+    assert net.sha256 != load_features().sha256
+
+
+def test_samples_larger_than_memory_are_read_in_pieces(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = write("x.npz", pictures(0, 40)), pictures(1, 40).float() + 0.2
+    np.save("y.npy", y.numpy())
+    plain = report("y.npy", "--data", x, "--draws", 2)
+    monkeypatch.setattr("scoresde.data.dataset.LARGE", 1000)
+    monkeypatch.setattr("scoresde.data.dataset.PIECE", 28 * 28 * 16)
+    taken: list[int] = []
+    take = Streamed.take
+    monkeypatch.setattr(Streamed, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
+    streamed = report("y.npy", "--data", x, "--draws", 2)
+    assert max(taken) == 16 and streamed["rounded_to_uint8"]
+    for name, row in streamed["figures"].items():
+        assert row["value"] == pytest.approx(plain["figures"][name]["value"], abs=1e-6, rel=1e-6)
+
+
 def test_what_the_command_refuses(here: Path) -> None:
     points, images = write("points.npz", load("moons", n=30).x), write("images.npz", pictures(0, 30))
     other, wide = write("small.npz", pictures(0, 30, 16)), write("wide.npz", torch.zeros(30, 3))
     write("few.npz", torch.zeros(5, 2))
     write("unit.npz", pictures(0, 30) / 255)
+    write("nan.npz", torch.full((30, 2), torch.nan))
+    Path("empty").mkdir()
+    Path("torn.npz").write_bytes(Path(points).read_bytes()[:60])
     for args, words in [
         ([points], "--data"),
         (["none.npz", "--data", points], "no such file"),
+        (["nan.npz", "--data", points], "row 0 (counted from 0) has a NaN"),
+        (["empty", "--data", points], "empty"),
+        (["torn.npz", "--data", points], "torn.npz"),
+        ([images, "--data", images, "--cache", "nowhere"], "no such folder"),
+        ([images, "--data", images, "--features", "no.safetensors"], "no such file"),
         ([points, "--data", "monos"], "did you mean 'moons'"),
         ([points, "--data", wide], "(2,), wide of (3,)"),
         ([points, "--data", points, "--split", "test"], "no split 'test'"),

@@ -18,8 +18,10 @@ from torch import Tensor
 
 import scoresde
 from scoresde import BadInput, SolverFailure, bits_per_dim, discrete_log_prob, interpolate, log_prob, variational_bound
-from scoresde.data import Scaler
+from scoresde.checkpoint import load_checkpoint, save_checkpoint
+from scoresde.data import Scaler, Streamed
 from scoresde.likelihood import DIVERGENCES, Divergence, dequantise, truncation
+from scoresde.losses import prior_bound
 
 VP = SDES["vp"]
 THIN = scoresde.Gaussian(torch.full((4,), 0.2, dtype=F64), torch.diag(torch.tensor([1.0, 0.3, 1e-3, 0.0], dtype=F64)))
@@ -540,12 +542,28 @@ def test_the_command(images: Path) -> None:
     assert json.loads(works(*base, "--levels", 256, "--json", "--num", 2))["log_prob"] == pytest.approx(
         facts["log_prob"][:2], rel=1e-5
     )
+    nats = 64 * math.log(2) * prior_bound(model.sde, model.scaler.encode(x))
+    assert facts["prior_term"] == pytest.approx(float(nats.mean()), rel=1e-5)
+    assert facts["noise"] == pytest.approx(float(model.sde.sigma(torch.tensor(model.sde.t_min))), rel=1e-2)
     bare = json.loads(works(*base, "--class", "none", "--json"))
     nats = log_prob(model.denoiser, x, 2, **own).log_prob.tolist()
     assert bare["log_prob"] == pytest.approx(nats, rel=1e-5) and bare["bits"] is None and "labels" not in bare
     text = works(*base, "--levels", 256)
     assert "bits/dim" in text and "± " in text and "8 network calls" in text and "log P ≥" in text
     assert "bits/dim" not in works(*base, "--num", 1)
+
+
+def test_the_command_reads_large_data_in_pieces(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with np.load("events.npz") as file:
+        np.save("events.npy", file["images"])
+    base: list[Any] = ["likelihood", "events.npy", "--model", images, "--steps", 1, "--json", "--class", "none"]
+    whole = json.loads(works(*base))
+    monkeypatch.setattr("scoresde.data.dataset.LARGE", 100)
+    taken: list[int] = []
+    take = Streamed.take
+    monkeypatch.setattr(Streamed, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
+    parts = json.loads(works(*base, "--batch-size", 2))
+    assert taken == [2, 2, 2] and parts["log_prob"] == pytest.approx(whole["log_prob"], rel=1e-5)
 
 
 def test_what_the_command_refuses(images: Path) -> None:
@@ -561,5 +579,18 @@ def test_what_the_command_refuses(images: Path) -> None:
         (["--out", "no/such/nats.npz"], "no folder"),
     ]:
         assert words in fails(2, *base, *args)
-    for file, words in [("flat.npz", "(2,)"), ("many.npz", "--class none"), ("none.npz", "no such file")]:
+    Path("empty").mkdir()
+    Path("torn.npz").write_bytes(Path("events.npz").read_bytes()[:80])
+    np.savez("nan.npz", images=np.full((3, 1, 8, 8), np.nan, np.float32))
+    tensors, info = load_checkpoint(images)
+    save_checkpoint("bare.safetensors", tensors, {key: value for key, value in info.items() if key != "scaler"})
+    assert "it has no scaler" in fails(2, "likelihood", "events.npz", "--model", "bare.safetensors")
+    for file, words in [
+        ("flat.npz", "(2,)"),
+        ("many.npz", "--class none"),
+        ("none.npz", "no such file"),
+        ("nan.npz", "row 0 (counted from 0) has a NaN"),
+        ("torn.npz", "torn.npz"),
+        ("empty", "empty"),
+    ]:
         assert words in fails(2, "likelihood", file, "--model", images)

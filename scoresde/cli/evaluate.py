@@ -12,8 +12,9 @@ import click
 
 from scoresde.cli.data import read_options
 from scoresde.cli.files import json_text
-from scoresde.cli.params import OneOf, Whole, json_option
+from scoresde.cli.params import Whole, device_option, find_device, json_option
 from scoresde.cli.progress import steps_bar
+from scoresde.cli.space import Space, events_of
 from scoresde.cli.text import align, duration
 from scoresde.errors import BadInput
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from scoresde.data import Dataset
 
 LEAST, MOST_IMAGES, MOST_POINTS, MOST_NEAREST = 20, 5000, 1000, 1000
-WIDEST = 256  # features of a Fréchet distance, at most: its cost grows with their cube
+WIDEST = 256  # pixels of a Fréchet distance, at most: its cost grows with their cube
 USUAL = 10_000  # events of a figure that is to be compared with published ones
 SHOWN = ("command", "model", "weights", "sha256", "settings", "class", "nfe")  # of the record of a run
 
@@ -35,11 +36,18 @@ SHOWN = ("command", "model", "weights", "sha256", "settings", "class", "nfe")  #
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of DATA's reader; repeat it.")
 @click.option(
     "--features",
-    type=OneOf("auto", "pixels", "classifier"),
     default="auto",
-    metavar="NAME",
-    help="Of images: auto (default), pixels or classifier.",
+    metavar="NAME|PATH",
+    help="Of images: auto (default), pixels, classifier, inception, or the file of a classifier.",
 )
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    envvar="SCORESDE_CACHE",
+    metavar="FOLDER",
+    help="Keep features there for the next time (default: $SCORESDE_CACHE, or not).",
+)
+@device_option
 @click.option("--n", "num", type=Whole(LEAST), metavar="N", help="Events of each side (default: the smaller side's).")
 @click.option("--allow-small", is_flag=True, help="A Fréchet distance of fewer than 2048 events too.")
 @click.option("--draws", type=Whole(2), default=100, metavar="K", help="Resamplings of an interval (default: 100).")
@@ -54,6 +62,8 @@ def command(
     split: str,
     options: tuple[str, ...],
     features: str,
+    cache: Path | None,
+    device: str,
     num: int | None,
     allow_small: bool,
     draws: int,
@@ -63,8 +73,9 @@ def command(
 ) -> None:
     """How far SAMPLES, a file of `scoresde sample` or any other that `scoresde data inspect` reads, are from DATA.
 
-    28x28 grey images are compared in the features of a frozen classifier, other images by their pixels, points by
-    their coordinates. Every figure comes with an interval, and with what two sets of real events give.
+    28x28 grey images are compared in the features of a frozen classifier, other images by their pixels or, if asked
+    for, in the features of Inception, points by their coordinates. Every figure comes with an interval, and with what
+    two sets of real events give.
 
     \b
     Examples:
@@ -78,16 +89,18 @@ def command(
         raise BadInput(f"--out {out}: the name must end in .json")
     if out is not None and not out.parent.is_dir():
         raise BadInput(f"--out {out}: no folder {str(out.parent)!r}")
+    if cache is not None and not cache.is_dir():
+        raise BadInput(f"--cache {cache}: no such folder")
     start, given = time.perf_counter(), read_options(options)
     fake, real = load(samples), load(data, split, **given)
     check_pair(fake, real)
-    kind = space_of(real, features)
-    n = size_of(fake, real, kind, num)
+    space = Space(real, features, find_device(device), cache)
+    n = size_of(fake, real, space.kind, num)
     rows = rows_of(len(real), len(fake), n, seed)
-    report = measure(fake, real, kind, rows, allow_small, draws, seed)
+    report = measure(fake, real, space, rows, allow_small, draws, seed)
     if data == "gaussians":
         report["figures"] |= mode_rows(events_of(fake, rows[1], real))
-    if kind != "coordinates":
+    if space.kind != "coordinates":
         report["memorisation"] = copies(fake, real, data, split, given, rows)
     report = {
         "command": shlex.join(["scoresde", *ctx.obj]),
@@ -120,22 +133,6 @@ def check_pair(fake: Dataset, real: Dataset) -> None:
             raise BadInput(f"{what}: {len(events)} events are too few; at least {LEAST} are needed")
 
 
-def space_of(real: Dataset, features: str) -> str:
-    """Where events are compared: classifier or pixels, of images; coordinates, of all else."""
-    import torch
-
-    from scoresde.metrics.features import SHAPE
-
-    images = real.dtype == torch.uint8
-    if features == "auto":
-        return "coordinates" if not images else "classifier" if real.event_shape == SHAPE else "pixels"
-    if not images:
-        raise BadInput(f"--features {features}: {real.name} holds no images; use auto")
-    if features == "classifier" and real.event_shape != SHAPE:
-        raise BadInput(f"--features classifier: it sees images of shape {SHAPE}, not {real.event_shape}; use pixels")
-    return features
-
-
 def size_of(fake: Dataset, real: Dataset, kind: str, num: int | None) -> int:
     """The events of each side: as many as asked for, or as both have, up to what takes a minute."""
     both = min(len(fake), len(real))
@@ -153,51 +150,27 @@ def rows_of(real: int, fake: int, n: int, seed: int) -> tuple[Tensor, Tensor, Te
     return order[:n].sort().values, own[:n].sort().values, order[n : 2 * n] if real >= 2 * n else None
 
 
-def events_of(data: Dataset, rows: Tensor, like: Dataset) -> Tensor:
-    """The events of the rows; samples of images that are no whole numbers are rounded as they would be when saved."""
-    import torch
-
-    from scoresde.data import to_uint8
-
-    x = data.take(rows)
-    if like.dtype != torch.uint8 or not x.is_floating_point():
-        return x
-    if float(x.max()) <= 1:
-        raise BadInput(
-            f"samples are in [{float(x.min()):.3g}, {float(x.max()):.3g}]; {like.name} needs pixels 0 to 255"
-        )
-    return to_uint8(x)
-
-
 def measure(
     fake: Dataset,
     real: Dataset,
-    kind: str,
+    space: Space,
     rows: tuple[Tensor, Tensor, Tensor | None],
     allow_small: bool,
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
     """The figures, in which space they were taken, and what there is to know of them."""
-    from scoresde.metrics import load_features
     from scoresde.metrics.compare import compare, feature_groups, frechet_name, point_groups
     from scoresde.metrics.frechet import LEAST as TRUSTED
 
-    events = [events_of(data, part, real) for data, part in ((real, rows[0]), (fake, rows[1]))]
-    events += [] if rows[2] is None else [events_of(real, rows[2], real)]
-    space: dict[str, Any] = {"features": kind}
+    points = [space.points(real, rows[0]), space.points(fake, rows[1])]
+    points += [] if rows[2] is None else [space.points(real, rows[2])]
     notes: list[str] = []
-    if kind == "classifier":
-        net = load_features()
-        space |= {"sha256": net.sha256, "trained_on": "fashion_mnist"}
-        points = [net.features(x) for x in events]
-    else:
-        points = [x.flatten(1).double() / (255 if kind == "pixels" else 1) for x in events]
     n, dims = points[0].shape
-    if kind == "coordinates":
+    if space.kind == "coordinates":
         groups = point_groups(points[0], points[1])
     else:
-        small, wide = n < TRUSTED and not allow_small, dims > WIDEST
+        small, wide = n < TRUSTED and not allow_small, space.kind == "pixels" and dims > WIDEST
         groups = feature_groups(n, not small and not wide)
         if wide:
             notes.append(f"no Fréchet distance of {dims} pixels: it needs at most {WIDEST} features; KID does not")
@@ -210,7 +183,7 @@ def measure(
     with steps_bar("evaluate", draws * len(groups)) as done:
         found = compare(groups, points[0], points[1], *points[2:], draws=draws, seed=seed, done=done)
     return {
-        "space": {**space, "dims": dims},
+        "space": {**space.facts, "dims": dims},
         "dtype": {"samples": str(fake.dtype)[6:], "data": str(real.dtype)[6:], "figures": "float64"},
         "rounded_to_uint8": fake.dtype != real.dtype,
         "figures": {row.name: {k: v for k, v in row._asdict().items() if k != "name"} for row in found},
@@ -282,10 +255,11 @@ def as_text(report: dict[str, Any]) -> str:
     samples, data, space = report["samples"], report["data"], report["space"]
     rounded = ", samples rounded to uint8" if report["rounded_to_uint8"] else ""
     known = f" ({space['trained_on']}, {space['sha256'][:12]}…)" if "sha256" in space else ""
+    known += f", {space['kept']} of {space['sets']} sets from the cache" if "kept" in space else ""
     about = [
         ("samples", f"{samples['n']:,} of {samples['rows']:,} in {samples['file']}"),
         ("data", f"{data['n']:,} of {data['rows']:,} of {data['name']}, {data['split']}"),
-        ("space", f"{space['dims']} {'features of the ' if known else ''}{space['features']}{known}{rounded}"),
+        ("space", f"{space['dims']} {'features of ' if known else ''}{space['features']}{known}{rounded}"),
     ]
     near = report.get("memorisation")
     if near is not None:

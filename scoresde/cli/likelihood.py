@@ -135,11 +135,13 @@ def run(
     import torch
 
     from scoresde.likelihood import discrete_log_prob, log_prob
+    from scoresde.losses import prior_bound
 
     size = min(n, batch_size or max(1, AT_ONCE // prod(model.event_shape)))
     levels, draws = how["levels"], how["draws"]
     given: dict[str, Any] = {key: value for key, value in how.items() if key not in ("levels", "draws")}
     found: list[Likelihood] = []
+    priors: list[Tensor] = []
     with steps_bar("likelihood", n) as done:
         for first in range(0, n, size):
             rows = torch.arange(first, min(first + size, n))
@@ -150,6 +152,7 @@ def run(
                 found.append(log_prob(model.denoiser, x, **more))
             else:
                 found.append(discrete_log_prob(model.denoiser, x, levels=levels, draws=draws, **more))
+            priors.append(prior_bound(model.sde, model.scaler.encode(x)).double().cpu())
             done(len(rows))
     value = torch.cat([one.log_prob for one in found]).double().cpu()
     error = torch.cat([one.standard_error for one in found]).double().cpu()
@@ -159,7 +162,7 @@ def run(
         arrays["bits_per_dim"] = (-value / (dims * log(2))).numpy()
     if labels is not None:
         arrays["labels"] = labels.numpy()
-    calls = max(one.nfe for one in found)
+    calls, at = max(one.nfe for one in found), model.sde.knots([model.sde.t_min])
     spread = float(value.std()) / n**0.5 if n > 1 else None
     facts: dict[str, Any] = {
         "sha256": model.info["sha256"],
@@ -169,6 +172,8 @@ def run(
         "mean_standard_error": spread,
         "bits": -float(value.mean()) / (dims * log(2)) if levels is not None else None,
         "bits_standard_error": spread / (dims * log(2)) if levels is not None and spread is not None else None,
+        "prior_term": float(torch.cat(priors).mean()) * dims * log(2),  # L_T: what the prior costs, at most, on average
+        "noise": float(at.sigma[0] / at.alpha[0]),  # of x_{t_min}, whose density it is, in the denoiser's units
         "nfe": calls,
         "network_evals": calls * model.denoiser.rows_per_call,
         "products": max(one.products for one in found),
@@ -193,6 +198,8 @@ def as_text(facts: dict[str, Any]) -> str:
     ]
     if facts["bits"] is not None:
         rows.append(("bits/dim", figure(facts["bits"], facts["bits_standard_error"], 4)))
+    ends = f"the prior lowers the mean by at most {facts['prior_term']:.2g} nats; density at noise {facts['noise']:.2g}"
+    rows.append(("ends", f"{ends} in scaled units"))
     rows.append(("cost", f"{facts['nfe']} network calls, {facts['products']} products per event"))
     settings, adaptive = facts["settings"], facts["settings"]["adaptive"]
     steps = "adaptive" if adaptive else f"{settings['steps']} steps in {settings['grid']}"

@@ -1,7 +1,7 @@
 """Quality figures of samples: every one states its equation, its source, and what equal distributions would give.
 
 Most compare two sets of points, real and fake, as they are or in a feature space; `load_features` gives the one in use
-for 28×28 grey images, a small classifier that is frozen and known by its SHA-256.
+for 28×28 grey images, a small classifier that is frozen and known by its SHA-256, `load_inception` that of the FID.
 
 >>> import torch
 >>> real, fake = torch.randn(2, 1000, 8, generator=torch.Generator().manual_seed(0))
@@ -14,6 +14,8 @@ from scoresde.metrics.coverage import PRDC, expected_coverage, prdc
 from scoresde.metrics.energy import energy_distance, gaussian_mmd, median_distance
 from scoresde.metrics.features import Features, load_features
 from scoresde.metrics.frechet import frechet_distance
+from scoresde.metrics.inception import Inception, load_inception
+from scoresde.metrics.kept import keep
 from scoresde.metrics.kid import kernel_distance
 from scoresde.metrics.labels import agreement, within_class_std
 from scoresde.metrics.modes import mode_coverage
@@ -26,6 +28,7 @@ __all__ = [
     "PRDC",
     "Estimate",
     "Features",
+    "Inception",
     "Interval",
     "Measured",
     "Memorisation",
@@ -35,8 +38,10 @@ __all__ = [
     "expected_coverage",
     "frechet_distance",
     "gaussian_mmd",
+    "keep",
     "kernel_distance",
     "load_features",
+    "load_inception",
     "median_distance",
     "memorisation",
     "mode_coverage",
