@@ -34,10 +34,16 @@ BLOCKS = [
     for name, text in PAGES.items()
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
 ]
-SHORTENED = {"datasaurus_story.py": ("--steps", "5")}
+SHORTENED = {
+    "compare_samplers.py": ("--images", "1"),
+    "datasaurus_story.py": ("--steps", "5"),
+    "linear_gaussian.py": ("--n", "300", "--out", "posterior.png"),
+    "ood_likelihood.py": ("--num", "1", "--steps", "3", "--out", "ood.png"),
+    "same_marginals.py": ("--n", "500", "--steps", "90", "--out", "marginals.png"),
+}
 NEEDS_DATA = (pytest.mark.data, pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA"))
 EXAMPLES = [
-    pytest.param(path, id=path.name, marks=NEEDS_DATA if "datasaurus" in path.name else ())
+    pytest.param(path, id=path.name, marks=NEEDS_DATA if path.name.startswith(("datasaurus", "ood")) else ())
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
 LIST = re.compile(r"^\| name \| page \|.*\n(\|.*\n)+", re.M)
@@ -181,6 +187,9 @@ def test_examples_run(example: Path, tmp_path: Path) -> None:
     for folder in re.findall(r"^pictures: (.*)", done.stdout, re.M):
         pictures = sorted((tmp_path / folder).iterdir())
         assert len(pictures) == 6 and all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    named = re.findall(r"^picture: (.*)", done.stdout, re.M)
+    assert len(named) == command.count("--out")
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in named)
 
 
 @pytest.mark.parametrize("name", ["samplers.md", *(f"samplers/{page.name}" for page in FAMILIES)])

@@ -38,7 +38,7 @@ def prior_of(data: scoresde.Gaussian | scoresde.GaussianMixture, sde: scoresde.S
 
 
 @pytest.mark.parametrize("shape", ["mixture", "mixture-16", "gaussian", "gaussian-16"])
-@pytest.mark.parametrize("name", SDES)
+@pytest.mark.parametrize("name", ["vp", "subvp", "ve", "cosine", "edm", "flow"])
 def test_the_density_is_that_of_the_closed_form(name: str, shape: str) -> None:
     sde, data = SDES[name], DATA[shape]
     x = data.sample(4, seed=1)
