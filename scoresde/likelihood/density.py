@@ -104,7 +104,7 @@ def log_prob(
     batch_size, chunk   samples at a time and products at a time: memory and rounding alone
     cond          passed to the network; tensors with one row per sample are cut into the same batches
     grad          whether gradients flow to x and to what the network is made of; "checkpoint": at the memory of a
-                  state per call, each call made again on the way back
+                  state per call, each call made three times or, of hutch++, four (which ``nfe`` does not count)
 
     The density is that of x_{t_min} at x, as usual; for x_0 itself there is none in a trained network. Networks must be
     in eval mode: a sample must not depend on its batch.
