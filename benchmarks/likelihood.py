@@ -96,8 +96,8 @@ def images(num: int) -> None:
     def ours(tolerance: float) -> Tensor:
         return scoresde.log_prob(denoiser, x, rtol=tolerance, divergence="hutchinson", cond={"y": y}).log_prob
 
-    network = copy.deepcopy(model.denoiser.network).double()
-    double = scoresde.Denoiser(network, model.sde, model.denoiser.prediction, model.denoiser.time)
+    network: Any = copy.deepcopy(model.denoiser.network)
+    double = scoresde.Denoiser(network.double(), model.sde, model.denoiser.prediction, model.denoiser.time)
     limit = scoresde.log_prob(double, x.double(), rtol=LIMIT, divergence="hutchinson", cond={"y": y}).log_prob
     ways = {"ours": (OURS, ours), "usual": (USUAL, lambda tol: usual(denoiser, x, drawn[0][0], y, tol))}
     rows: list[Row] = []

@@ -10,6 +10,7 @@ on the shipped image model, classes in turn: not every order of the mixture is t
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ def mixture() -> None:
 
 def images(num: int) -> None:
     model = scoresde.load_model()
-    how = {"cond": {"y": torch.arange(num) % len(model.classes)}, "final": "t_min"}
+    how: dict[str, Any] = {"cond": {"y": torch.arange(num) % len(model.classes)}, "final": "t_min"}
     shape = (num, *model.event_shape)
     flow = scoresde.sample(model.denoiser, shape, "ode", 25, **how).x
     print(

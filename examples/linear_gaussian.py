@@ -100,7 +100,7 @@ def main() -> None:
             ax.tick_params(colors=INK, labelsize=7, color=FAINT)
             for side in ax.spines.values():
                 side.set_color(FAINT)
-        ax.legend(frameon=False, fontsize=7, labelcolor=INK)
+            ax.legend(frameon=False, fontsize=7, labelcolor=INK)
         figure.savefig(given.out)
         print(f"picture: {given.out}")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ INK, FAINT, BLUE, ORANGE = "#606060", "#d0d0d0", "#0072b2", "#d55e00"
 def states(sampler: str, n: int, steps: int) -> tuple[list[float], Tensor]:
     """Times and states (times, n) of a run, the draws of the prior first."""
     start = SDE.prior_std() * torch.randn(n, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    how = {"x": start, "grid": GRID, "final": "t_min", "dtype": torch.float64}
+    how: dict[str, Any] = {"x": start, "grid": GRID, "final": "t_min", "dtype": torch.float64}
     run = list(scoresde.trajectory(DATA.denoiser(SDE), (n, 1), sampler, steps, x0=False, **how))
     return [run[0].t, *(each.t_next for each in run)], torch.stack([start, *(each.x for each in run)]).squeeze(2)
 
