@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoresde import __version__
 from scoresde.analytic_start import AnalyticStart
-from scoresde.denoiser import AnyDenoiser
+from scoresde.denoiser import AnyDenoiser, layers
 from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Numbers, Spacing, Times, make_grid, respacing
 from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
@@ -191,8 +191,11 @@ class Job:
     device: torch.device | str
     cond: dict[str, Any]
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
-        """State at the first time, source of noise and conditioning, for ``size`` samples at a time."""
+    def batches(
+        self, size: int, more: Mapping[str, Any] | None = None
+    ) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
+        """State at the first time, source of noise and conditioning (``more`` too), for ``size`` samples at a time."""
+        cond = {**self.cond, **more}
         seed, first, sde = self.settings["seed"], self.settings["first"], self.denoiser.sde
         fast = DeviceNoise(seed, torch.device(self.device)) if self.noise == "device" else None
         for begin in range(0, self.shape[0], size):
@@ -210,7 +213,12 @@ class Job:
                 state = self.x[rows].to(dtype=self.dtype, device=self.device)
             if self.start:
                 state = self.start.rows(rows, len(self.shape)).state(sde, state)
-            yield state, source, cut(self.cond, rows, self.shape[0])
+            yield state, source, cut(cond, rows, self.shape[0])
+
+
+def brought(denoiser: AnyDenoiser) -> dict[str, Any]:
+    """The conditions that a denoiser brings along."""
+    return {name: rows for layer in layers(denoiser) for name, rows in layer.given.items()}
 
 
 def prepare(
@@ -265,6 +273,7 @@ def prepare(
         raise BadInput(f"noise = {noise!r:.60}: give one of {', '.join((*SOURCES, 'device'))}, or a function")
     if cond is not None and not isinstance(cond, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadInput(f"cond = {cond!r:.60}: what the network is given by name, a dict")
+    cond = {**brought(denoiser), **(cond or {})}
     denoiser = Checkpointed(denoiser) if grad == "checkpoint" else denoiser
     settings = {
         **settings,
@@ -278,4 +287,4 @@ def prepare(
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, dict(cond or {}))
+    return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, cond)
