@@ -14,7 +14,8 @@ from exact import DETERMINISTIC, F64, SDES, mixture, start, steps_for
 import scoresde
 from scoresde import SAMPLERS, BadInput, SolverFailure
 from scoresde.denoiser import FORMS
-from scoresde.guidance import NoisyClassifier, autoguidance, classifier_free, classifier_guidance, compose
+from scoresde.guidance import NoisyClassifier, autoguidance, classifier_free, classifier_guidance, compose_conditions
+from scoresde.guidance.strong import ENOUGH
 from scoresde.guidance.terms import null_class
 from scoresde.nn import MLP
 
@@ -63,7 +64,7 @@ class Exact:
 
 def draw(denoiser: Any, name: str = "ddim", steps: int | None = None, **how: Any) -> scoresde.Result:
     """Five float64 samples, of classes Y unless told otherwise."""
-    n = steps or steps_for(name)
+    n = None if "nfe" in how else steps or steps_for(name)
     how = {"cond": {"y": Y}, **how}
     if not SAMPLERS[name].build:
         how |= {"rtol": 0.2, "atol": 0.2}
@@ -309,7 +310,7 @@ def test_weights_of_one_and_nothing_are_the_plain_models_to_the_last_bit(name: s
         else:
             y = int(Y[0])
             wanted = draw(model(), name, cond={"y": torch.full((5,), y if w else 3)})
-            out = draw(compose(model(), [y, 1], [w, 0.0]), name, cond={})
+            out = draw(compose_conditions(model(), [y, 1], [w, 0.0]), name, cond={})
         assert torch.equal(out.x, wanted.x)
         assert out.network_evals == out.nfe == wanted.nfe
 
@@ -366,10 +367,10 @@ def test_every_sample_may_have_a_weight_of_its_own(name: str) -> None:
 def test_conditions_compose_in_one_call() -> None:
     x, t, plain = start(VP, (5, 2)), 0.4, model()
     each = [plain.eps(x, t, y=torch.full((5,), k)) for k in range(4)]
-    found = compose(denoiser := model(), [0, 2], [1.5, -0.5]).eps(x, t)
+    found = compose_conditions(denoiser := model(), [0, 2], [1.5, -0.5]).eps(x, t)
     assert close([found], [each[3] + 1.5 * (each[0] - each[3]) - 0.5 * (each[2] - each[3])])
     assert denoiser.network.calls == [15]  # pyright: ignore
-    out = draw(compose(model(), [0, 2], [1.5, torch.linspace(-1, 1, 5)]), "ddim", cond={}, batch_size=2)
+    out = draw(compose_conditions(model(), [0, 2], [1.5, torch.linspace(-1, 1, 5)]), "ddim", cond={}, batch_size=2)
     assert out.network_evals == 3 * out.nfe
 
 
@@ -457,6 +458,15 @@ def test_strong_guidance_in_20_steps(strong: Any, name: str) -> None:
         assert float((out.x - fine).square().mean().sqrt()) < 2 * ddim
 
 
+@pytest.mark.parametrize("name", [name for name in ENOUGH if name in DETERMINISTIC])
+def test_the_calls_that_are_enough_under_strong_guidance(strong: Any, name: str) -> None:
+    """No more than twice as far from the flow as ddim in as many calls."""
+    guided, fine, _ = strong
+    if guided.w == (8.0,):
+        errors = [(draw(guided, n, nfe=ENOUGH[name]).x - fine).square().mean() for n in (name, "ddim")]
+        assert float((errors[0] / errors[1]).sqrt()) < 2
+
+
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "ode", "rk45"])
 def test_samples_beyond_the_range_of_floats_are_laid_to_the_weight(name: str) -> None:
     def network(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -490,8 +500,8 @@ FREE = scoresde.Denoiser(unlabelled, VP)
         (lambda: classifier_free(model(), 2.0, null={}), "null"),
         (lambda: classifier_free(FREE, 2.0), "which label means no class"),
         (lambda: classifier_free(scoresde.Denoiser(MLP((2,), width=8), VP), 2.0), "no classes"),
-        (lambda: compose(model(), [1, 2], [1.0]), "weights"),
-        (lambda: compose(model(), [1, {"text": 2}], [1.0, 2.0]), "same conditions"),
+        (lambda: compose_conditions(model(), [1, 2], [1.0]), "weights"),
+        (lambda: compose_conditions(model(), [1, {"text": 2}], [1.0, 2.0]), "same conditions"),
         (lambda: autoguidance(model(), DATA.denoiser(SDES["edm"]), 2.0), "different SDEs"),
         (lambda: autoguidance(classifier_free(model(), torch.ones(5)), model(), torch.ones(5)), "only one"),
         (lambda: classifier_guidance(model(), Exact(), math.nan), "w = nan"),

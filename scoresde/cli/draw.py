@@ -102,6 +102,7 @@ class Run:
         }
         job = prepare(self.denoiser, **self.arguments)
         self.times, self.adaptive = job.solver.times, bool(job.settings["adaptive"])
+        self.sampler, self.nfe = str(job.settings["sampler"]), job.solver.nfe
         if self.rows and self.times[0] < model.sde.t_max * (1 - 1e-9):
             raise BadInput(f"latents are states at t_max = {model.sde.t_max:g}: the grid starts at {self.times[0]:g}")
 

@@ -111,6 +111,19 @@ def read_guidance(given: dict[str, Any], class_: str | None) -> Guidance | None:
     return Guidance(w, rest["interval"], rest["rescale"] or 0.0, rest["negative_class"], rest["weak"])
 
 
+def warn(guidance: Guidance | None, sampler: str, nfe: int | None) -> None:
+    """Say so where few calls of this sampler are known to go wrong under strong guidance."""
+    from scoresde.guidance.strong import STRONG, enough_calls
+
+    least = enough_calls(sampler)
+    if guidance and abs(guidance.w) >= STRONG and nfe is not None and nfe < least:
+        click.echo(
+            f"scoresde: warning: {sampler!r} in {nfe} calls under guidance {guidance.w:g} is measured to go more than"
+            f" twice as far wrong as ddim: give it {least} calls or more, or guide less",
+            err=True,
+        )
+
+
 def find_class(model: Model, flag: str, wanted: str) -> int:
     """The number of a class that is given by name or number."""
     classes = len(model.classes)

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from scoresde.cli.files import DEFAULT_MODEL
-from scoresde.cli.guide import guidance_options, read_guidance
+from scoresde.cli.guide import guidance_options, read_guidance, warn
 from scoresde.cli.options import SamplerCommand, flags_of, read_options
 from scoresde.cli.params import Number, Numbers, OneOf, Whole, device_option, find_device, read_run, run_options
 from scoresde.errors import BadInput
@@ -176,6 +176,7 @@ def command(
     ready = Run(request, loaded)
     if adaptive and not ready.adaptive:
         refuse_adaptive(sampler)
+    warn(guidance, ready.sampler, ready.nfe)
     report(ready.draw(out, shlex.join(["scoresde", *ctx.obj])))
 
 

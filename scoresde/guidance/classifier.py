@@ -91,8 +91,9 @@ class ClassifierGuided(AnyDenoiser):
 
     @property
     def _classes(self) -> int | None:
+        """How many classes the classifier says that it knows, by their number or names."""
         classes = getattr(self.log_prob, "classes", None)
-        return classes if isinstance(classes, int) else None
+        return classes if isinstance(classes, int) else len(classes) if isinstance(classes, tuple) else None
 
     def rows(self, t: Tensor) -> Tensor:
         return self.inner.rows(t)

@@ -218,7 +218,7 @@ def classifier_free(
     return Guided(terms, (w,), interval, rescale, "classifier-free guidance")
 
 
-def compose(
+def compose_conditions(
     denoiser: AnyDenoiser,
     conditions: Sequence[int | Mapping[str, Any]],
     w: Sequence[float | Tensor],
@@ -231,19 +231,19 @@ def compose(
     network is given, the same for all samples. ``null`` is as in `classifier_free`.
 
     >>> import torch, scoresde
-    >>> from scoresde.guidance import compose
+    >>> from scoresde.guidance import compose_conditions
     >>> def network(x, t, y):
     ...     return torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])[y]
     >>> denoiser = scoresde.Denoiser(network, scoresde.VPSDE(), "x0")
-    >>> compose(denoiser, [0, 1], [1.0, 2.0], null=2).x0(torch.zeros(1, 2), 0.5)
+    >>> compose_conditions(denoiser, [0, 1], [1.0, 2.0], null=2).x0(torch.zeros(1, 2), 0.5)
     tensor([[1., 2.]])
     """
     if not conditions or len(conditions) != len(w):
-        raise BadInput(f"compose: {len(conditions)} conditions and {len(w)} weights: give as many, at least one")
+        raise BadInput(f"compose_conditions: {len(conditions)} conditions and {len(w)} weights: give one for each")
     base = null if isinstance(null, Mapping) else {"y": null_class(denoiser) if null is None else null}
     given = [each if isinstance(each, Mapping) else {"y": each} for each in conditions]
     if len({frozenset(each) for each in (base, *given)}) > 1:
-        raise BadInput("compose: name the same conditions in each, and in null")
+        raise BadInput("compose_conditions: name the same conditions in each, and in null")
     return Guided((Term(denoiser, base), *(Term(denoiser, each) for each in given)), tuple(w), name="composition")
 
 

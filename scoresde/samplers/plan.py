@@ -191,11 +191,8 @@ class Job:
     device: torch.device | str
     cond: dict[str, Any]
 
-    def batches(
-        self, size: int, more: Mapping[str, Any] | None = None
-    ) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
-        """State at the first time, source of noise and conditioning (``more`` too), for ``size`` samples at a time."""
-        cond = {**self.cond, **more}
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
+        """State at the first time, source of noise and conditioning, for ``size`` samples at a time."""
         seed, first, sde = self.settings["seed"], self.settings["first"], self.denoiser.sde
         fast = DeviceNoise(seed, torch.device(self.device)) if self.noise == "device" else None
         for begin in range(0, self.shape[0], size):
@@ -213,7 +210,7 @@ class Job:
                 state = self.x[rows].to(dtype=self.dtype, device=self.device)
             if self.start:
                 state = self.start.rows(rows, len(self.shape)).state(sde, state)
-            yield state, source, cut(cond, rows, self.shape[0])
+            yield state, source, cut(self.cond, rows, self.shape[0])
 
 
 def brought(denoiser: AnyDenoiser) -> dict[str, Any]:

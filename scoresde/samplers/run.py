@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -125,8 +125,9 @@ def sample(
         raise BadInput(f"callback = {callback!r:.60}: a function of (i, t, t_next, x, x0_hat, nfe)")
     parts: list[Solution] = []
     run, row = _counting(job.denoiser, shape[0])
+    job = replace(job, cond={**job.cond, **row})
     with torch.set_grad_enabled(bool(grad)), _naming(denoiser):
-        for state, source, given in job.batches(size, row):
+        for state, source, given in job.batches(size):
             parts.append(job.solver.solve(run, state, source, callback, **given))
             if check and not bool(torch.isfinite(parts[-1].x).all()):
                 raise _failure(job.settings, job.solver, run, state, source, given)
@@ -168,7 +169,7 @@ def trajectory(
 
     def intervals() -> Iterator[Interval]:
         with torch.set_grad_enabled(bool(grad)):
-            state, source, given = next(job.batches(job.shape[0], {}))
+            state, source, given = next(job.batches(job.shape[0]))
         run = job.solver.iterate(job.denoiser, state, source, x0=x0, **given)
         while True:
             with torch.set_grad_enabled(bool(grad)):  # never while the caller's code runs
