@@ -207,7 +207,7 @@ def test_gradients_flow_through_a_guided_run(grad: Any) -> None:
     assert float(found[1, 0]) == pytest.approx(float(slope), rel=1e-5)
 
 
-def chain(n: int) -> list[float]:
+def chain(n: int) -> tuple[float, ...]:
     return scoresde.make_grid("phi", VP, n, "zero")
 
 
@@ -268,6 +268,17 @@ def test_logits_become_log_probabilities_at_the_networks_own_time() -> None:
     assert torch.equal(told[0], 1000 * t)
     guided = draw(classifier_guidance(DATA.denoiser(VP), classifier), "dpm++2m")
     torch.testing.assert_close(guided.x, draw(model(), "dpm++2m").x, rtol=1e-5, atol=1e-6)
+
+
+def test_a_guided_models_likelihood_and_latents_are_the_classs() -> None:
+    guided, own, x = classifier_guidance(DATA.denoiser(VP), Exact()), MODES[2].denoiser(VP), MODES[2].sample(5)
+    y, how = torch.full((5,), 2), {"steps": 8, "divergence": "exact"}
+    found = scoresde.log_prob(guided, x, cond={"y": y}, **how)  # pyright: ignore[reportArgumentType]
+    torch.testing.assert_close(found.log_prob, scoresde.log_prob(own, x, **how).log_prob)  # pyright: ignore[reportArgumentType]
+    for d in (guided, classifier_free(model(), torch.ones(5)), classifier_free(model(), 3.0, interval=(50, 60))):
+        latent = scoresde.encode(d, x, "heun", 6, batch_size=3, cond={"y": y})
+        torch.testing.assert_close(latent.x, scoresde.encode(own, x, "heun", 6).x)
+    assert latent.network_evals < 2 * latent.nfe
 
 
 # ------------------------------------------------------------------------------------------------------ classifier-free

@@ -78,8 +78,9 @@ class Guided(BaseModel):
 
     def guidance(self) -> Guidance:
         """As asked for on the command line."""
-        interval = (self.interval[0], self.interval[1]) if self.interval else None
-        return Guidance(**{**self.model_dump(), "interval": interval})
+        facts: dict[str, Any] = self.model_dump()
+        facts["interval"] = tuple(self.interval) if self.interval else None
+        return Guidance(**facts)
 
 
 class Record(BaseModel):

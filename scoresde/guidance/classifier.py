@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoresde.denoiser import FORMS, TIMES, AnyDenoiser, Plan, TimeLabel, layers, mix
+from scoresde.denoiser import FORMS, TIMES, AnyDenoiser, Plan, TimeLabel, mix
 from scoresde.errors import BadInput, choose
+from scoresde.guidance.terms import classes_of
 from scoresde.guidance.weights import Weight, check_weight, per_row, told, weights
 from scoresde.schedule import like
 from scoresde.sde import SDE
@@ -84,9 +85,8 @@ class ClassifierGuided(AnyDenoiser):
             object.__setattr__(self, name, value)
         if not callable(self.log_prob):
             raise BadInput(f"log_prob = {self.log_prob!r:.60}: a function (x, t, y) -> log p(y | x), (batch,)")
-        of = next((layer.network for layer in layers(self.inner) if hasattr(layer, "network")), None)
-        own, classes = getattr(of, "classes", None), self._classes
-        if isinstance(own, int) and own > 0 and classes and classes != own:
+        own, classes = classes_of(self.inner), self._classes
+        if own and classes and classes != own:
             raise BadInput(f"the classifier knows {classes} classes, the model {own}")
 
     @property

@@ -109,7 +109,7 @@ class Guided(AnyDenoiser):
         for part in (inside, ~inside):
             on = part.to(x.device)
             some, times, given = x[on], cast(Tensor, t).flatten()[part], cut(cond, on, len(x))
-            own = [w[on] if isinstance(w, Tensor) else w for w in ws]
+            own: list[Weight] = [w[on] if isinstance(w, Tensor) else w for w in ws]
             if part is inside:
                 out = self._predict(form, some, times, terms, own, given)
             else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import AnyDenoiser, layers
+from scoresde.denoiser import AnyDenoiser, Denoiser, layers
 from scoresde.errors import BadInput
 from scoresde.guidance.weights import Weight
 
@@ -77,7 +77,7 @@ def stacked(terms: Sequence[Term], cond: Mapping[str, Any], x: Tensor) -> dict[s
             stacked[key] = torch.cat([_rows(key, given[key], value, x) for given in each])
         else:
             rows = isinstance(value, Tensor) and value.ndim and len(value) == len(x)
-            stacked[key] = torch.cat([value] * len(terms)) if rows else value
+            stacked[key] = torch.cat([cast(Tensor, value)] * len(terms)) if rows else value
     return stacked
 
 
@@ -95,6 +95,13 @@ def _rows(name: str, value: Any, beside: Any, x: Tensor) -> Tensor:
         ) from None
 
 
+def classes_of(denoiser: AnyDenoiser) -> int | None:
+    """How many classes the network of a denoiser, wrapped or not, says that it knows."""
+    network = next((layer.network for layer in layers(denoiser) if isinstance(layer, Denoiser)), None)
+    classes = getattr(network, "classes", None)
+    return classes if isinstance(classes, int) else None
+
+
 def null_class(denoiser: AnyDenoiser) -> int:
     """The label that means no class: of the networks of `scoresde.nn`, their number of classes.
 
@@ -102,9 +109,8 @@ def null_class(denoiser: AnyDenoiser) -> int:
     >>> null_class(scoresde.load_model("fashion-mnist").denoiser)
     10
     """
-    network = next((layer.network for layer in layers(denoiser) if hasattr(layer, "network")), None)
-    classes = getattr(network, "classes", None)
-    if not isinstance(classes, int):
+    classes = classes_of(denoiser)
+    if classes is None:
         raise BadInput("guidance: the network does not say which label means no class: give null={'y': label}")
     if classes < 1:
         raise BadInput("guidance: the network has no classes: train one with labels, or guide it by a classifier")
