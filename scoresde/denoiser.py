@@ -22,8 +22,9 @@ with ρ = σ/α, r = sqrt(ρ² + σ_d²).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -123,7 +124,14 @@ class AnyDenoiser:
     """
 
     sde: SDE
-    rows_per_call: int = 1  # network rows per sample and call: 2 for a guided pair
+    rows_per_call: int = 1  # network rows per sample and call, at most: 2 for a guided pair
+    varies: bool = False  # whether some calls make fewer
+    guidance: str = ""  # what it adds to the model, for the error when that is too strong
+    given: Mapping[str, Tensor] = MappingProxyType({})  # conditions it brings along, a row for each sample
+
+    def rows(self, t: Tensor) -> Tensor:
+        """Network rows per sample of a call at each of the times t."""
+        return torch.full(t.shape, self.rows_per_call)
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         """The form of the table above at (x_t, t), t a scalar or one time per sample."""
@@ -175,6 +183,14 @@ class AnyDenoiser:
         if v is not None and math.isfinite(log_s):
             std = std * (v * (log_t - log_s)).exp()
         return mean, std
+
+
+def layers(denoiser: AnyDenoiser) -> Iterator[AnyDenoiser]:
+    """A denoiser and those inside it, the outermost first."""
+    layer: AnyDenoiser | None = denoiser
+    while layer is not None:
+        yield layer
+        layer = getattr(layer, "inner", None)
 
 
 @dataclass(frozen=True, eq=False)

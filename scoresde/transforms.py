@@ -16,34 +16,44 @@ from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
 
 
-@dataclass(frozen=True, eq=False)
-class Transformed(AnyDenoiser):
-    """A denoiser whose x̂_0 goes through ``transform``; all other forms follow from the transformed x̂_0.
+def from_x0(form: str, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(skip, scale) with form = skip x + scale x̂_0, as ε̂ = (x - α x̂_0)/σ."""
+    a, b = mix(form, sde, t)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    return b / sigma, a - b * alpha / sigma
 
-    Clipping and thresholding are transforms; guidance in data space will be one.
-    """
+
+@dataclass(frozen=True, eq=False)
+class Wrapper(AnyDenoiser):
+    """A denoiser around another one, of the same SDE and with the same calls."""
 
     inner: AnyDenoiser
-    transform: Callable[[Tensor], Tensor]
     sde: SDE = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sde", self.inner.sde)
-        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
+        for name in ("sde", "rows_per_call", "varies"):
+            object.__setattr__(self, name, getattr(self.inner, name))
 
-    def _pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
-        """form = skip x + scale x̂_0, with ε̂ = (x - α x̂_0)/σ."""
-        a, b = mix(form, self.sde, t)
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        return b / sigma, a - b * alpha / sigma
+    def rows(self, t: Tensor) -> Tensor:
+        return self.inner.rows(t)
+
+
+@dataclass(frozen=True, eq=False)
+class Transformed(Wrapper):
+    """A denoiser whose x̂_0 goes through ``transform``; all other forms follow from the transformed x̂_0.
+
+    Clipping and thresholding are transforms.
+    """
+
+    transform: Callable[[Tensor], Tensor]
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
-        skip, scale = self._pair(choose("form", form, FORMS), like(t, x))
+        skip, scale = from_x0(choose("form", form, FORMS), self.sde, like(t, x))
         return skip * x + scale * self.transform(self.inner.predict("x0", x, t, **cond))
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
         inner = self.inner.plan("x0", times, x, **cond)
-        skip, scale = self._pair(form, torch.tensor(list(times), dtype=torch.float64))
+        skip, scale = from_x0(form, self.sde, torch.tensor(list(times), dtype=torch.float64))
 
         def learned(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
             assert inner.learned
@@ -55,18 +65,11 @@ class Transformed(AnyDenoiser):
 
 
 @dataclass(frozen=True, eq=False)
-class Checkpointed(AnyDenoiser):
+class Checkpointed(Wrapper):
     """A denoiser whose calls keep no activations for the backward pass, but are made again in it.
 
     ``sample(..., grad="checkpoint")`` uses it: memory then grows by a state per step, not by a network.
     """
-
-    inner: AnyDenoiser
-    sde: SDE = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sde", self.inner.sde)
-        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         return _again(partial(self.inner.predict, form, **cond), x, t)
@@ -77,15 +80,8 @@ class Checkpointed(AnyDenoiser):
 
 
 @dataclass(frozen=True, eq=False)
-class Watched(AnyDenoiser):
+class Watched(Wrapper):
     """A denoiser that looks at each output and stops at the first that is not finite, which costs a read per call."""
-
-    inner: AnyDenoiser
-    sde: SDE = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sde", self.inner.sde)
-        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         return _finite(self.inner.predict(form, x, t, **cond), x, float(torch.as_tensor(t).flatten()[0]))
@@ -99,6 +95,33 @@ class Watched(AnyDenoiser):
             return _finite(out, x, times[i], i), _finite(v, x, times[i], i)
 
         return Plan(skip, scale, lambda i, x: _finite(net(i, x), x, times[i], i), spread if learned else None)
+
+
+@dataclass(frozen=True, eq=False)
+class Counted(Wrapper):
+    """A denoiser that counts the network rows of each sample, ``counts`` (n,): they differ where it ``varies``.
+
+    Its calls have one condition more, ``row``: the numbers of the samples in the batch.
+    """
+
+    counts: Tensor
+
+    def predict(self, form: str, x: Tensor, t: float | Tensor, *, row: Tensor, **cond: Any) -> Tensor:
+        self.counts[row] += self.rows(torch.as_tensor(t, dtype=torch.float64).cpu().flatten())
+        return self.inner.predict(form, x, t, **cond)
+
+    def plan(self, form: str, times: Sequence[float], x: Tensor, *, row: Tensor, **cond: Any) -> Plan:
+        skip, scale, net, learned = self.inner.plan(form, times, x, **cond)
+        each = self.rows(torch.tensor(list(times), dtype=torch.float64)).tolist()
+
+        def counted(call: Callable[[int, Tensor], Any]) -> Callable[[int, Tensor], Any]:
+            def count(i: int, x: Tensor) -> Any:
+                self.counts[row] += each[i]
+                return call(i, x)
+
+            return count
+
+        return Plan(skip, scale, counted(net), counted(learned) if learned else None)
 
 
 def _finite(out: Tensor, x: Tensor, t: float, call: int | None = None) -> Tensor:

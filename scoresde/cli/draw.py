@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -17,11 +16,12 @@ from scoresde.cli.files import free_name, json_text, name_files, plain, render
 from scoresde.cli.output import output_folder, write_together
 from scoresde.cli.progress import sampling_bar
 from scoresde.cli.text import duration
-from scoresde.errors import BadInput, choose
+from scoresde.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from scoresde.cli.guide import Guidance
     from scoresde.cli.save import Trajectory
     from scoresde.denoiser import AnyDenoiser
     from scoresde.model import Model
@@ -48,6 +48,8 @@ class Request:
     first: int = 0
     class_: str | None = None
     clip_x0: tuple[float, float] | None = None
+    threshold: float | None = None
+    guidance: Guidance | None = None
     noise: str = "cpu"
     device: str = "cpu"
     dtype: str = "float32"
@@ -80,7 +82,7 @@ class Run:
             self.labels = choose_labels(model, request.class_, request.num, request.first)
             self.size = len(self.labels) if self.labels is not None else request.num or NUM
         self.batch = request.batch_size or max(1, AT_ONCE // prod(model.event_shape))
-        self.denoiser = _denoiser(request, model)
+        self.denoiser, self.guidance = _denoiser(request, model)
         how = dict(request.how)
         if (start := how.get("start")) and self.labels is not None:  # each sample from the mean of its class
             how["start"] = model.start(start.shift, self.labels)
@@ -100,6 +102,7 @@ class Run:
         }
         job = prepare(self.denoiser, **self.arguments)
         self.times, self.adaptive = job.solver.times, bool(job.settings["adaptive"])
+        self.sampler, self.nfe = str(job.settings["sampler"]), job.solver.nfe
         if self.rows and self.times[0] < model.sde.t_max * (1 - 1e-9):
             raise BadInput(f"latents are states at t_max = {model.sde.t_max:g}: the grid starts at {self.times[0]:g}")
 
@@ -128,7 +131,8 @@ class Run:
 
     def _name(self, result: Result) -> str:
         origin = f"from-{self.request.latent.stem}" if self.request.latent else None
-        return name_files(self.request.model, self.request.class_, result.settings, origin)
+        guidance = f"w{self.guidance.w:g}" if self.guidance else None
+        return name_files(self.request.model, self.request.class_, result.settings, origin, guidance)
 
     @contextmanager
     def _trajectory(self, out: Path) -> Generator[Trajectory | None]:
@@ -167,6 +171,8 @@ class Run:
                 "class": request.class_ or drawn,
                 "classes": self.model.classes,
                 "clip_x0": request.clip_x0,
+                "threshold": request.threshold,
+                "guidance": asdict(self.guidance) if self.guidance else None,
                 "num": self.size,
                 "batch_size": self.batch,
                 **latent,
@@ -215,14 +221,22 @@ def _span(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-def _denoiser(request: Request, model: Model) -> AnyDenoiser:
+def _denoiser(request: Request, model: Model) -> tuple[AnyDenoiser, Guidance | None]:
+    """The denoiser of a request, and its guidance with what is known of it now."""
     import torch
 
     from scoresde import transforms
 
+    if request.clip_x0 and request.threshold is not None:
+        raise BadInput("--clip-x0 and --threshold: both bound the estimate of the data, give one")
+    denoiser, guidance = cast("AnyDenoiser", model.denoiser), request.guidance
     if request.dtype == "float64":
         cast(torch.nn.Module, model.denoiser.network).double()
-    return transforms.clip(model.denoiser, *request.clip_x0) if request.clip_x0 else model.denoiser
+    if guidance:
+        denoiser, guidance = guidance.denoiser(model, request.device, request.dtype)
+    if request.threshold is not None:
+        denoiser = transforms.dynamic_threshold(denoiser, request.threshold)
+    return (transforms.clip(denoiser, *request.clip_x0) if request.clip_x0 else denoiser), guidance
 
 
 def _both(*callbacks: Callable[..., None] | None) -> Callable[..., None] | None:
@@ -240,6 +254,8 @@ def choose_labels(model: Model, wanted: str | None, num: int | None, first: int)
     """The class of each sample: class k mod classes for sample k, or the one that is wanted; None: no class."""
     import torch
 
+    from scoresde.cli.guide import find_class
+
     classes = len(model.classes)
     if wanted is None and classes:
         size = num or max(classes, NUM - NUM % classes)
@@ -248,13 +264,4 @@ def choose_labels(model: Model, wanted: str | None, num: int | None, first: int)
         return None
     if not classes:
         raise BadInput(f"--class {wanted}: model {model.name!r} has no classes")
-    by_name = {name.casefold(): k for k, name in enumerate(model.classes)}
-    if wanted.casefold() in by_name:
-        k = by_name[wanted.casefold()]
-    elif re.fullmatch(r"[+-]?\d+", wanted):
-        k = int(wanted)
-        if not 0 <= k < classes:
-            raise BadInput(f"--class {wanted}: classes are numbered 0 to {classes - 1}")
-    else:
-        k = model.classes.index(choose("--class", wanted, [*model.classes, "none"]))
-    return torch.full((num or NUM,), k)
+    return torch.full((num or NUM,), find_class(model, "--class", wanted))

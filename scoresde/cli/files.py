@@ -35,8 +35,14 @@ def json_text(value: Any) -> str:
     return json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def name_files(model: str, class_: str | None, settings: Mapping[str, Any], origin: str | None = None) -> str:
-    """ode-10-seed0, and in front the model, behind the class and the first index, where they are not the default.
+def name_files(
+    model: str,
+    class_: str | None,
+    settings: Mapping[str, Any],
+    origin: str | None = None,
+    guidance: str | None = None,
+) -> str:
+    """ode-10-seed0, and in front the model, behind the class, guidance and first index, where not the default.
 
     ``origin`` says where the states came from that were not drawn by the seed.
     """
@@ -49,6 +55,7 @@ def name_files(model: str, class_: str | None, settings: Mapping[str, Any], orig
         *([] if settings["sampler"].endswith("adaptive") else [str(settings.get("steps", "adaptive"))]),
         origin or f"seed{settings['seed']}",
         *([class_] if class_ is not None else []),
+        *([guidance] if guidance else []),
         *([f"index{settings['first']}"] if settings["first"] else []),
     ]
     return "-".join(re.sub(r"[^\w.+]+", "-", part).strip("-") for part in parts)

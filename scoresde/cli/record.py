@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scoresde.cli.draw import Request
+from scoresde.cli.guide import Guidance
 from scoresde.cli.options import option_kinds, read_value, spell_flag
 from scoresde.errors import BadInput
 from scoresde.model import Model
@@ -63,6 +64,25 @@ class Latent(BaseModel):
         )
 
 
+class Guided(BaseModel):
+    """How a run was guided."""
+
+    model_config = ConfigDict(strict=True)
+
+    w: float
+    interval: list[float] | None = Field(None, min_length=2, max_length=2)
+    rescale: float = 0.0
+    negative_class: str | None = None
+    weak: str | None = None
+    weak_sha256: str | None = None
+
+    def guidance(self) -> Guidance:
+        """As asked for on the command line."""
+        facts: dict[str, Any] = self.model_dump()
+        facts["interval"] = tuple(self.interval) if self.interval else None
+        return Guidance(**facts)
+
+
 class Record(BaseModel):
     """What decides the samples of a run."""
 
@@ -74,6 +94,8 @@ class Record(BaseModel):
     settings: Settings
     class_: str | None = Field(alias="class")
     clip_x0: list[float] | None = Field(min_length=2, max_length=2)
+    threshold: float | None = None
+    guidance: Guided | None = None
     num: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     times: list[float]
@@ -104,6 +126,8 @@ class Record(BaseModel):
             first=settings.first,
             class_=None if self.class_ == "in turn" else self.class_,
             clip_x0=(self.clip_x0[0], self.clip_x0[1]) if self.clip_x0 else None,
+            threshold=self.threshold,
+            guidance=self.guidance.guidance() if self.guidance else None,
             noise=settings.noise,
             device=device,
             dtype=settings.dtype,

@@ -9,8 +9,9 @@ from typing import Any, NoReturn
 import click
 
 from scoresde.cli.files import DEFAULT_MODEL
+from scoresde.cli.guide import guidance_options, read_guidance, warn
 from scoresde.cli.options import SamplerCommand, flags_of, read_options
-from scoresde.cli.params import Numbers, OneOf, Whole, device_option, find_device, read_run, run_options
+from scoresde.cli.params import Number, Numbers, OneOf, Whole, device_option, find_device, read_run, run_options
 from scoresde.errors import BadInput
 
 DRAW = ("num", "class_", "start", "seed", "index")
@@ -45,6 +46,7 @@ GIVE_STEPS = ("steps", "nfe", "grid", "times", "sigmas", "logsnr", "start")
     metavar="FILE",
     help="Start from the latents and classes of `scoresde encode` instead, and end at t_min.",
 )
+@guidance_options
 @run_options
 @click.option(
     "--adaptive", is_flag=True, help="The error decides the steps, as by default for ode: see --rtol, --atol."
@@ -54,6 +56,12 @@ GIVE_STEPS = ("steps", "nfe", "grid", "times", "sigmas", "logsnr", "start")
     type=Numbers(2),
     metavar="LO,HI",
     help="Clip every estimate of the data, in the network's units: -1,1 for images.",
+)
+@click.option(
+    "--threshold",
+    type=Number(),
+    metavar="Q",
+    help="Dynamic thresholding: divide every estimate by the Q quantile of its size, if above 1: 0.995.",
 )
 @click.option(
     "--weights",
@@ -100,6 +108,7 @@ def command(
     class_: str | None,
     from_latent: Path | None,
     clip_x0: tuple[float, float] | None,
+    threshold: float | None,
     weights: str,
     noise: str,
     device: str,
@@ -124,6 +133,8 @@ def command(
       scoresde sample --sampler ode --steps 10              the default model, every class
       scoresde sample --sampler ddim --eta 0.5 --steps 50   DDIM, half-way to ancestral sampling
       scoresde sample --sampler dpm++2m --nfe 15 --grid karras --class bag
+      scoresde sample --sampler ddim --class 3 --guidance 2     more of the class than the model gives by itself
+      scoresde sample --sampler unipc --guidance 3 --guidance-interval 0.3,3    half the cost elsewhere
       scoresde sample --sampler pc --steps 200 --correctors 2 --snr 0.1
       scoresde sample --sampler ode --rtol 1e-3 --atol 1e-3     adaptive, loose tolerances
       scoresde sample --sampler eab3 --sigmas 80,24,6,1.5,0.3,0.05,0
@@ -140,6 +151,7 @@ def command(
         check_no_steps(run)
     if from_latent:
         check_no_draw(ctx)
+    guidance = read_guidance(run, class_)
     options, device = read_options(sampler, run.pop("own"), flags_of(ctx)), find_device(device)
     loaded = load_model(model, weights, device)
     request = Request(
@@ -152,6 +164,8 @@ def command(
         first=index,
         class_=class_,
         clip_x0=clip_x0,
+        threshold=threshold,
+        guidance=guidance,
         noise=noise,
         device=device,
         dtype=dtype,
@@ -162,6 +176,7 @@ def command(
     ready = Run(request, loaded)
     if adaptive and not ready.adaptive:
         refuse_adaptive(sampler)
+    warn(guidance, ready.sampler, ready.nfe)
     report(ready.draw(out, shlex.join(["scoresde", *ctx.obj])))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoresde import __version__
 from scoresde.analytic_start import AnalyticStart
-from scoresde.denoiser import AnyDenoiser
+from scoresde.denoiser import AnyDenoiser, layers
 from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Numbers, Spacing, Times, make_grid, respacing
 from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
@@ -213,6 +213,11 @@ class Job:
             yield state, source, cut(self.cond, rows, self.shape[0])
 
 
+def brought(denoiser: AnyDenoiser) -> dict[str, Any]:
+    """The conditions that a denoiser brings along."""
+    return {name: rows for layer in layers(denoiser) for name, rows in layer.given.items()}
+
+
 def prepare(
     denoiser: AnyDenoiser,
     shape: Sequence[int],
@@ -265,6 +270,7 @@ def prepare(
         raise BadInput(f"noise = {noise!r:.60}: give one of {', '.join((*SOURCES, 'device'))}, or a function")
     if cond is not None and not isinstance(cond, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadInput(f"cond = {cond!r:.60}: what the network is given by name, a dict")
+    cond = {**brought(denoiser), **(cond or {})}
     denoiser = Checkpointed(denoiser) if grad == "checkpoint" else denoiser
     settings = {
         **settings,
@@ -278,4 +284,4 @@ def prepare(
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, dict(cond or {}))
+    return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, cond)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,15 @@ import torch
 from torch import Tensor
 
 from scoresde.analytic_start import AnalyticStart
-from scoresde.denoiser import AnyDenoiser
+from scoresde.denoiser import AnyDenoiser, layers
 from scoresde.errors import BadInput, SolverFailure, positive
 from scoresde.grids import Numbers, Spacing, Times
 from scoresde.noise import Noise
 from scoresde.samplers.checks import check_denoiser, check_grad, check_state
-from scoresde.samplers.plan import plan_encode, prepare
+from scoresde.samplers.plan import brought, plan_encode, prepare
 from scoresde.samplers.registry import Sampler, find_sampler
 from scoresde.samplers.solver import Callback, Interval, Solution, Solver, cut
-from scoresde.transforms import Checkpointed, Watched
+from scoresde.transforms import Checkpointed, Counted, Watched
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Result:
 
     x             the samples (n, *event), in the denoiser's (scaled) space
     nfe           denoiser calls per sample: of an adaptive run, of the sample with the most
-    network_evals network rows per sample: a guided pair is one call and two evaluations
+    network_evals network rows per sample, of the one with the most: a guided pair is one call and two evaluations
     times         the grid that was used (the two ends of an adaptive run)
     nfe_each      denoiser calls of each sample (n,): they differ where each has its own steps
     accepted      steps of each sample (n,), and the attempts of an adaptive run that were
@@ -123,12 +124,14 @@ def sample(
     if callback is not None and not callable(callback):
         raise BadInput(f"callback = {callback!r:.60}: a function of (i, t, t_next, x, x0_hat, nfe)")
     parts: list[Solution] = []
-    with torch.set_grad_enabled(bool(grad)):
+    run, row = _counting(job.denoiser, shape[0])
+    job = replace(job, cond={**job.cond, **row})
+    with torch.set_grad_enabled(bool(grad)), _naming(denoiser):
         for state, source, given in job.batches(size):
-            parts.append(job.solver.solve(job.denoiser, state, source, callback, **given))
+            parts.append(job.solver.solve(run, state, source, callback, **given))
             if check and not bool(torch.isfinite(parts[-1].x).all()):
-                raise _failure(job.settings, job.solver, job.denoiser, state, source, given)
-    return _result(denoiser, job.solver, parts, job.settings["seed"], job.settings)
+                raise _failure(job.settings, job.solver, run, state, source, given)
+    return _result(run, job.solver, parts, job.settings["seed"], job.settings)
 
 
 # What `sample` takes and `trajectory` has no use for.
@@ -207,18 +210,36 @@ def encode(
     check_grad(grad)
     if not len(x):
         raise BadInput("x: no samples to encode")
-    denoiser = Checkpointed(denoiser) if grad == "checkpoint" else denoiser
-    solver, settings = plan_encode(denoiser.sde, find_sampler(sampler), steps, grid, options)
     n = len(x)
+    run, row = _counting(Checkpointed(denoiser) if grad == "checkpoint" else denoiser, n)
+    solver, settings = plan_encode(denoiser.sde, find_sampler(sampler), steps, grid, options)
     size = positive("batch_size", n if batch_size is None else batch_size)
     parts: list[Solution] = []
-    with torch.set_grad_enabled(bool(grad)):
+    with torch.set_grad_enabled(bool(grad)), _naming(denoiser):
         for rows in (slice(first, first + size) for first in range(0, n, size)):
-            given = cut(cond or {}, rows, n)
-            parts.append(solver.solve(denoiser, x[rows], None, callback, **given))
+            given = cut({**brought(denoiser), **(cond or {}), **row}, rows, n)
+            parts.append(solver.solve(run, x[rows], None, callback, **given))
             if not bool(torch.isfinite(parts[-1].x).all()):
-                raise _failure(settings, solver, denoiser, x[rows], None, given)
-    return _result(denoiser, solver, parts, None, settings)
+                raise _failure(settings, solver, run, x[rows], None, given)
+    return _result(run, solver, parts, None, settings)
+
+
+def _counting(denoiser: AnyDenoiser, n: int) -> tuple[AnyDenoiser, dict[str, Tensor]]:
+    """The denoiser, counting where its calls differ in their network rows, and the condition it then needs."""
+    if not denoiser.varies:
+        return denoiser, {}
+    return Counted(denoiser, torch.zeros(n, dtype=torch.int64)), {"row": torch.arange(n)}
+
+
+@contextmanager
+def _naming(denoiser: AnyDenoiser) -> Generator[None]:
+    """A solver's failure told with the guidance that may be its cause."""
+    try:
+        yield
+    except SolverFailure as failure:
+        if found := [layer.guidance for layer in layers(denoiser) if layer.guidance]:
+            raise SolverFailure(f"{failure} (under {' and '.join(found)}: try a smaller one)") from failure
+        raise
 
 
 def _failure(
@@ -246,5 +267,5 @@ def _result(
     x = torch.cat([part.x for part in parts])
     t, nfe, accepted, rejected = (np.concatenate(each) for each in list(zip(*parts, strict=True))[1:])
     calls = int(nfe.max())
-    rows = calls * denoiser.rows_per_call
+    rows = int(denoiser.counts.max()) if isinstance(denoiser, Counted) else calls * denoiser.rows_per_call
     return Result(x, calls, rows, solver.times, nfe, accepted, rejected, t, seed, settings)
