@@ -16,11 +16,18 @@ from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
 
 
+def from_x0(form: str, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
+    """(skip, scale) with form = skip x + scale x̂_0, by ε̂ = (x - α x̂_0)/σ."""
+    a, b = mix(form, sde, t)
+    alpha, sigma = sde.alpha(t), sde.sigma(t)
+    return b / sigma, a - b * alpha / sigma
+
+
 @dataclass(frozen=True, eq=False)
 class Transformed(AnyDenoiser):
     """A denoiser whose x̂_0 goes through ``transform``; all other forms follow from the transformed x̂_0.
 
-    Clipping and thresholding are transforms; guidance in data space will be one.
+    Clipping and thresholding are transforms.
     """
 
     inner: AnyDenoiser
@@ -31,19 +38,13 @@ class Transformed(AnyDenoiser):
         object.__setattr__(self, "sde", self.inner.sde)
         object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
 
-    def _pair(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
-        """form = skip x + scale x̂_0, with ε̂ = (x - α x̂_0)/σ."""
-        a, b = mix(form, self.sde, t)
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        return b / sigma, a - b * alpha / sigma
-
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
-        skip, scale = self._pair(choose("form", form, FORMS), like(t, x))
+        skip, scale = from_x0(choose("form", form, FORMS), self.sde, like(t, x))
         return skip * x + scale * self.transform(self.inner.predict("x0", x, t, **cond))
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
         inner = self.inner.plan("x0", times, x, **cond)
-        skip, scale = self._pair(form, torch.tensor(list(times), dtype=torch.float64))
+        skip, scale = from_x0(form, self.sde, torch.tensor(list(times), dtype=torch.float64))
 
         def learned(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
             assert inner.learned

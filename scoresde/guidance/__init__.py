@@ -1,1 +1,29 @@
 """Steering the samples: denoisers made of denoisers, so that every sampler takes them, and what acts between steps."""
+
+from scoresde.guidance.compose import Composed, compose
+from scoresde.guidance.gaussian import gaussian_posterior
+from scoresde.guidance.imaging import OPERATORS, Blur, Downsample, Fourier, Mask, parse_operator
+from scoresde.guidance.inverse import Measured, measured
+from scoresde.guidance.methods import METHODS, chain_strength
+from scoresde.guidance.operators import Linear, LinearMap, Matrix
+from scoresde.guidance.radon import Radon
+
+__all__ = [
+    "METHODS",
+    "OPERATORS",
+    "Blur",
+    "Composed",
+    "Downsample",
+    "Fourier",
+    "Linear",
+    "LinearMap",
+    "Mask",
+    "Matrix",
+    "Measured",
+    "Radon",
+    "chain_strength",
+    "compose",
+    "gaussian_posterior",
+    "measured",
+    "parse_operator",
+]
