@@ -36,8 +36,9 @@ BLOCKS = [
 ]
 SHORTENED = {"datasaurus_story.py": ("--steps", "5")}
 NEEDS_DATA = (pytest.mark.data, pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA"))
+OF_DATA = ("datasaurus_story.py", "super_resolution.py")
 EXAMPLES = [
-    pytest.param(path, id=path.name, marks=NEEDS_DATA if "datasaurus" in path.name else ())
+    pytest.param(path, id=path.name, marks=NEEDS_DATA if path.name in OF_DATA else ())
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
 LIST = re.compile(r"^\| name \| page \|.*\n(\|.*\n)+", re.M)
