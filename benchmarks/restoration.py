@@ -1,6 +1,6 @@
 """Restoration of Fashion-MNIST test images by the shipped model's null class, against what needs no model.
 
-    python benchmarks/restoration.py [--num 100] [--steps 20] [--noise-std 10] [--json FILE]
+    python benchmarks/restoration.py [--num 100] [--steps 20] [--noise-std 10] [--methods ...] [--json FILE]
 
 Per operator and method: PSNR in dB, the mean over images of 10 log10(255²/mse), and the distance in features, the mean
 Euclidean distance of an image's 64 features (`scoresde.metrics.load_features`) from those of the original; both on
@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=100)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--noise-std", type=float, default=10.0)
+    parser.add_argument("--operators", nargs="+", default=OPERATORS)
+    parser.add_argument("--methods", nargs="+", default=METHODS)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
 
@@ -68,13 +70,13 @@ def main() -> None:
         print(f"| {word} | {method} | {psnr.mean():.2f} | {distance.mean():.2f} | {seconds:.0f} |", flush=True)
 
     measurements: dict[str, tuple[Linear, Tensor]] = {}
-    for word in OPERATORS:
+    for word in given.operators:
         operator = parse_operator(word, model.event_shape)
         y = operator(truth.float())
         y = y + given.noise_std * torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
         measurements[word] = operator, y
         report(word, "baseline", baseline(word, operator, y, given.noise_std), 0.0)
-    for method in METHODS:
+    for method in given.methods:
         for word, (operator, y) in measurements.items():
             strength = chain if method in ("dps", "mcg") else 1.0
             d = measured(model.denoiser, y, operator, method, given.noise_std, strength, scaler=model.scaler)

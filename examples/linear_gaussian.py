@@ -10,12 +10,14 @@ observations of one x: the sum of their scores, and the product of their Gaussia
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 import scoresde
-from scoresde.guidance import METHODS, Matrix, chain_strength, compose, gaussian_posterior, measured
+from scoresde.guidance import METHODS, Composed, Matrix, Measured, chain_strength, compose, gaussian_posterior, measured
 
-N, SAMPLER, STEPS = 200, "unipc", 60
+N, SAMPLER, STEPS = 100, "unipc", 60
 SDE = scoresde.VPSDE()
 ROUND, LONG = torch.eye(4), torch.eye(4) * 0.3 + 0.7
 A = Matrix(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, -1.0]]) / 2**0.5, (4,))
@@ -29,7 +31,7 @@ def starts() -> torch.Tensor:
     return z @ torch.linalg.inv(torch.linalg.cholesky(z.mT @ z / (N - 1))).mT
 
 
-def errors(denoiser: scoresde.guidance.Measured | scoresde.guidance.Composed, truth: scoresde.Gaussian) -> str:
+def errors(denoiser: Measured | Composed, truth: scoresde.Gaussian) -> str:
     """Of mean and standard deviation."""
     x = scoresde.sample(denoiser, (N, 4), SAMPLER, STEPS, x=starts()).x
     mean, std = (x.mean(0) - truth.mean).abs().max(), (x.std(0) - truth.cov.diagonal().sqrt()).abs().max()
@@ -46,7 +48,7 @@ def main() -> None:
         strength = chain if method in ("dps", "mcg") else 1.0
         row = []
         for _, prior, s in problems:
-            options = {"covariance": prior.cov} if method == "exact" else {}
+            options: dict[str, Any] = {"covariance": prior.cov} if method == "exact" else {}
             d = measured(prior.denoiser(SDE), Y, A, method, s, strength, **options)
             row.append(errors(d, gaussian_posterior(prior, A, Y, s)))
         print(f"{method:18}" + "   ".join(row))

@@ -2,7 +2,7 @@
 
     python examples/super_resolution.py [--out super-resolution.png] [--num 6] [--steps 20]
 
-Each column shows one draw of p(image | its 4 x 4 means, with noise of 5 of 255); beside the name its PSNR.
+A picture with one draw of p(image | its 4 x 4 means, with noise of 5 of 255) by each, and the PSNR of all.
 """
 
 from __future__ import annotations
@@ -52,9 +52,8 @@ def main() -> None:
         d = measured(model.denoiser, y, operator, method, NOISE, strength, scaler=model.scaler)
         x = scoresde.sample(d, truth.shape, "ddpm", given.steps).x
         columns[method] = to_uint8(model.scaler.decode(x))
-    figures = {name: "" if name == "original" else f" {psnr(x, truth):.1f}" for name, x in columns.items()}
-    print("PSNR in dB:" + "".join(f"  {name}{figure}" for name, figure in figures.items() if figure))
-    given.out.write_bytes(film(np.stack([x.numpy() for x in columns.values()]), [n + f for n, f in figures.items()]))
+    print("PSNR in dB:" + "".join(f"  {name} {psnr(x, truth):.1f}" for name, x in columns.items() if x is not truth))
+    given.out.write_bytes(film(np.stack([x.numpy() for x in columns.values()]), list(columns)))
     print(given.out)
 
 

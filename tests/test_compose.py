@@ -9,7 +9,6 @@ from test_inverse import PRIOR, ROOT, ROUND, law
 
 import scoresde
 from scoresde import BadInput, Gaussian
-from scoresde.grids import make_grid
 from scoresde.guidance import Matrix, compose, gaussian_posterior
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -36,9 +35,8 @@ def test_with_covariances_the_product_is_exact_at_every_time(name: str) -> None:
 
 
 def test_a_run_gives_the_posterior_of_all() -> None:
-    mean, cov = law(composed("vp", COVS), ALL, "unipc", 400)
-    end = SDES["vp"].knots([make_grid(*scoresde.SAMPLERS["unipc"].defaults(400)[:1], SDES["vp"], 400)[-1]])
-    assert torch.allclose(mean, ALL.mean, atol=1e-3) and torch.allclose(cov, ALL.cov, atol=1e-3), end
+    mean, cov = law(composed("vp", COVS), ALL, "unipc", 100)
+    assert torch.allclose(mean, ALL.mean, atol=1e-3) and torch.allclose(cov, ALL.cov, atol=1e-3)
 
 
 def test_the_sum_of_scores_is_right_at_the_data_and_biased_above() -> None:

@@ -34,7 +34,7 @@ BLOCKS = [
     for name, text in PAGES.items()
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
 ]
-SHORTENED = {"datasaurus_story.py": ("--steps", "5")}
+SHORTENED = {"datasaurus_story.py": ("--steps", "5"), "super_resolution.py": ("--num", "2", "--steps", "4")}
 NEEDS_DATA = (pytest.mark.data, pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA"))
 OF_DATA = ("datasaurus_story.py", "super_resolution.py")
 EXAMPLES = [
