@@ -17,7 +17,7 @@ import torch
 import scoresde
 from scoresde.guidance import METHODS, Composed, Matrix, Measured, chain_strength, compose, gaussian_posterior, measured
 
-N, SAMPLER, STEPS = 100, "unipc", 60
+N, SAMPLER, STEPS = 200, "unipc", 60
 SDE = scoresde.VPSDE()
 ROUND, LONG = torch.eye(4), torch.eye(4) * 0.3 + 0.7
 A = Matrix(torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, -1.0]]) / 2**0.5, (4,))

@@ -85,12 +85,32 @@ def test_every_operator_and_the_samplers_own_options(operator: str, photo: str, 
         (("--operator", "mask:0.5", "--etta", "0.5"), "no such option --etta"),
         (("--operator", "mask:0.5", "--class", "nobody"), "unknown --class"),
         (("--operator", "mask:0.5", "--method", "pigdm", "--strength", "1e30"), "out of the range of floats"),
+        (("--operator", "mask", "--sampler", "rk45"), "chooses its own steps"),
         (("--method", "ddnm"), "missing option '--operator'"),
     ],
 )
 def test_bad_input_is_exit_2(more: tuple[str, ...], said: str, photo: str, images: Path) -> None:
     assert said in fails(2, "restore", photo, "--model", images, "--steps", 40, *more)
     assert not Path("samples").exists()
+
+
+def test_an_adaptive_run(photo: str, images: Path) -> None:
+    how = (
+        "restore",
+        photo,
+        "--operator",
+        "hole:3",
+        "--model",
+        images,
+        "--sampler",
+        "rk45",
+        "--rtol",
+        0.1,
+        "--atol",
+        0.1,
+    )
+    assert "restored by ddnm and rk45" in works(*how, "--method", "ddnm")
+    assert "--method dps: its steps" in fails(2, *how, "--method", "dps")
 
 
 def test_pictures_that_do_not_fit(photo: str, images: Path) -> None:

@@ -42,7 +42,7 @@ ZETA = 5.0  # ζ' of dps and mcg: the best of 0.5 to 20 for small pictures and 4
 @click.option("--method", default="pigdm", metavar="NAME", help=f"{', '.join(METHODS)} (default: pigdm).")
 @click.option("--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"The prior (default: {DEFAULT_MODEL}).")
 @click.option("--sampler", default="ddpm", metavar="NAME", help="See `scoresde samplers` (default: ddpm).")
-@click.option("--steps", type=Whole(), default=STEPS, metavar="N", help=f"Intervals of the grid (default: {STEPS}).")
+@click.option("--steps", type=Whole(), metavar="N", help=f"Intervals of the grid (default: {STEPS}).")
 @click.option(
     "--noise-std", type=Number(), default=0.0, metavar="X", help="Noise of the measurement, of 255 (default: 0)."
 )
@@ -65,7 +65,7 @@ def command(
     method: str,
     model: str,
     sampler: str,
-    steps: int,
+    steps: int | None,
     noise_std: float,
     strength: float | None,
     class_: str | None,
@@ -93,6 +93,7 @@ def command(
     from scoresde.cli.image_files import read_image
     from scoresde.guidance import parse_operator
     from scoresde.model import load_model
+    from scoresde.samplers.registry import find_sampler
 
     choose("method", method, METHODS)
     for name, value in {"noise-std": noise_std, "strength": 0.0 if strength is None else strength}.items():
@@ -105,6 +106,7 @@ def command(
     labels = choose_labels(loaded, class_ or "none", num, 0) if loaded.classes else None
     start = time.perf_counter()
     y = add_noise(measure(picture[None].float()), noise_std, seed)
+    steps = STEPS if steps is None and find_sampler(sampler).build else steps
     how: dict[str, Any] = {"sampler": sampler, "steps": steps, **options}
     denoiser = guided(loaded, measure, y, method, noise_std, strength, how)
     with output_folder(out) as folder:
@@ -150,9 +152,11 @@ def guided(
     from scoresde.samplers.registry import find_sampler
 
     rest = {key: value for key, value in how.items() if key not in ("sampler", "steps")}
-    solver, _ = plan_run(model.sde, find_sampler(how["sampler"]), how["steps"], options=rest)
+    solver, settings = plan_run(model.sde, find_sampler(how["sampler"]), how["steps"], options=rest)
     given: Any = 1.0 if strength is None else strength
     if method in ("dps", "mcg"):
+        if settings["adaptive"]:
+            raise BadInput(f"--method {method}: its steps have a length of their own: give a --sampler with --steps")
         given = chain_strength(model.sde, solver.times, ZETA * given)
     return measured(model.denoiser, y[0], operator, method, noise_std, given, scaler=model.scaler)
 

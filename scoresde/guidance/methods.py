@@ -140,9 +140,10 @@ def ddnm(problem: Problem, at: At) -> Tensor:
     """Null-space projection (Wang et al. 2023, eq. 13; with noise DDNM+, eq. 17-19): x̂_0 + w A⁺ (y - A x̂_0).
 
     Linear A, no backward pass. Without noise w = ``strength`` = 1: A x̂_0 = y exactly, and the network fills in the
-    null space. With noise w = min(1, σ/(α s)), so that A⁺ n is never above the noise of the state; DDNM+ also takes
-    that noise off what the step injects, which a denoiser cannot. Bias: x_0 given x_t is treated as known in the null
-    space and unknown in what A sees, so samples vary too much there where the prior already says much.
+    null space. With noise w = min(1, σ/(α s)), so that n is never above the noise of the state: right where A⁺ does not
+    amplify it (else take `diffpir`). DDNM+ also scales each singular value of A, and takes that noise off what the step
+    injects, which a denoiser cannot. Bias: x_0 given x_t is taken as known in the null space and unknown in what A
+    sees: right without noise for isotropic data, else growing with the noise and the data's correlations.
 
     >>> import scoresde
     >>> from scoresde.guidance import Downsample, measured
