@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import scoresde
+from scoresde.guidance import Matrix, gaussian_posterior, measured
 
 D, S = 16, 0.1  # points of a curve, the noise of y
 SDE = scoresde.VPSDE()
@@ -41,34 +42,15 @@ def problem() -> tuple[scoresde.Gaussian, Tensor, Tensor, Tensor]:
     return prior, A, x, A @ x + S * noise
 
 
-def posterior(prior: scoresde.Gaussian, A: Tensor, y: Tensor) -> scoresde.Gaussian:
-    """N(m, S) of x given y."""
-    gain = prior.cov @ A.T @ torch.linalg.inv(A @ prior.cov @ A.T + S**2 * torch.eye(len(A), dtype=A.dtype))
-    cov = prior.cov - gain @ A @ prior.cov
-    return scoresde.Gaussian(prior.mean + gain @ (y - A @ prior.mean), (cov + cov.T) / 2)
-
-
-def informed(prior: scoresde.Gaussian, A: Tensor, y: Tensor) -> scoresde.Denoiser:
-    """The denoiser of x_t that knows y; every state of a batch is at one time."""
-    spread, basis = torch.linalg.eigh(prior.cov)
-
-    def network(x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = SDE.alpha(t[0]), SDE.sigma(t[0])
-        x0 = prior.x0(x, SDE, t)
-        left = (basis * (spread * sigma**2 / (alpha**2 * spread + sigma**2))) @ basis.T @ A.T
-        inner = A @ left + S**2 * torch.eye(len(A), dtype=A.dtype)
-        return x0 + (y - x0 @ A.T) @ torch.linalg.inv(inner) @ left.T
-
-    return scoresde.Denoiser(network, SDE, "x0")
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description="The posterior of a linear inverse problem.")
     options.add_argument("--out", type=Path, help="a PNG to draw")
     options.add_argument("--n", type=int, default=4000, help="samples")
     given = options.parse_args()
     prior, A, truth, y = problem()
-    exact, denoiser = posterior(prior, A, y), informed(prior, A, y)
+    operator = Matrix(A, (D,))
+    exact = gaussian_posterior(prior, operator, y, S)
+    denoiser = measured(prior.denoiser(SDE), y, operator, "exact", S, covariance=prior.cov)
 
     def errors(x: Tensor) -> str:
         mean, cov = (x.mean(0) - exact.mean).square().mean().sqrt(), (x.T.cov() - exact.cov).square().mean().sqrt()

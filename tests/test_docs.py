@@ -40,10 +40,12 @@ SHORTENED = {
     "linear_gaussian.py": ("--n", "300", "--out", "posterior.png"),
     "ood_likelihood.py": ("--num", "1", "--steps", "3", "--out", "ood.png"),
     "same_marginals.py": ("--n", "500", "--steps", "90", "--out", "marginals.png"),
+    "super_resolution.py": ("--num", "2", "--steps", "4"),
 }
 NEEDS_DATA = (pytest.mark.data, pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA"))
+OF_DATA = ("datasaurus_story.py", "ood_likelihood.py", "super_resolution.py")
 EXAMPLES = [
-    pytest.param(path, id=path.name, marks=NEEDS_DATA if path.name.startswith(("datasaurus", "ood")) else ())
+    pytest.param(path, id=path.name, marks=NEEDS_DATA if path.name in OF_DATA else ())
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
 LIST = re.compile(r"^\| name \| page \|.*\n(\|.*\n)+", re.M)

@@ -16,6 +16,7 @@ COMMANDS = {
     "sample": "Draw samples: a picture, the numbers, and how to draw them again.",
     "encode": "From samples to the noise that they come from.",
     "likelihood": "How probable a model holds given data to be, in nats and bits per dimension.",
+    "restore": "Restore a picture from a measurement: blur, missing pixels, few pixels, MRI, CT.",
     "evaluate": "How far samples are from data: distances with intervals, and copies of training images.",
     "replay": "Draw again what is in a file, and compare.",
     "train": "Train a model by a config file; continue one that was stopped.",

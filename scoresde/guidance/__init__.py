@@ -2,5 +2,35 @@
 
 from scoresde.guidance.classifier import NoisyClassifier, classifier_guidance
 from scoresde.guidance.combine import autoguidance, classifier_free, compose_conditions
+from scoresde.guidance.compose import Composed, compose
+from scoresde.guidance.gaussian import gaussian_posterior
+from scoresde.guidance.imaging import OPERATORS, Blur, Downsample, Fourier, Mask, parse_operator
+from scoresde.guidance.inverse import Measured, measured
+from scoresde.guidance.methods import METHODS, chain_strength
+from scoresde.guidance.operators import Linear, LinearMap, Matrix
+from scoresde.guidance.radon import Radon
 
-__all__ = ["NoisyClassifier", "autoguidance", "classifier_free", "classifier_guidance", "compose_conditions"]
+__all__ = [
+    "METHODS",
+    "OPERATORS",
+    "Blur",
+    "Composed",
+    "Downsample",
+    "Fourier",
+    "Linear",
+    "LinearMap",
+    "Mask",
+    "Matrix",
+    "Measured",
+    "NoisyClassifier",
+    "Radon",
+    "autoguidance",
+    "chain_strength",
+    "classifier_free",
+    "classifier_guidance",
+    "compose",
+    "compose_conditions",
+    "gaussian_posterior",
+    "measured",
+    "parse_operator",
+]
