@@ -63,18 +63,17 @@ def compose(
 
     p(x_0 | y_1 … y_n) ∝ p(x_0)^(1-n) Π p(x_0 | y_j). Without ``covariances`` its score is taken at every t as
 
-        Σ_j s_t(x | y_j) - (n - 1) s_t(x)            (Geffner et al. 2023, eq. 7, there with a weight 1 - t/T on s_t)
+        Σ_j s_t(x | y_j) - (n - 1) s_t(x)            (Geffner et al. 2023, there with a weight 1 - t/T on s_t)
 
-    which is right at t = 0 only: for t > 0 diffusing and multiplying do not commute, and the sum is too confident or,
-    in what no y_j sees, right. The product of the n densities then is a sequence of targets between noise and
-    posterior, not the diffused posterior: samplers that follow the flow are biased, Langevin steps at each t ("pc",
-    "langevin") less so.
+    which is right at t = 0 only: for t > 0 diffusing and multiplying do not commute. The product of the n densities is
+    then a sequence of targets between noise and posterior, not the diffused posterior, and samplers that follow the
+    flow are biased; the paper takes annealed Langevin steps ("langevin").
 
     With ``covariances``, those of x_0 under the prior and under each posterior, (D, D), in this order,
 
         Λ = Σ_j Σ_j⁻¹ - (n - 1) Σ_0⁻¹,  x̂_0 = Λ⁻¹ (Σ_j Σ_j⁻¹ x̂_0^j - (n - 1) Σ_0⁻¹ x̂_0^prior),  Σ⁻¹ = C⁻¹ + α²/σ²,
 
-    (Linhart et al. 2024, eq. 8-10 and GAUSS, in terms of x̂_0): exact at every t where all are Gaussian. Conditional
+    (Linhart et al. 2024, there called GAUSS, in terms of x̂_0): exact at every t where all are Gaussian. Conditional
     networks become one denoiser per observation as ``Denoiser(partial(network, y=y_j), sde)``.
 
     >>> import scoresde

@@ -121,7 +121,7 @@ def pigdm(problem: Problem, at: At, variance: float = 1.0) -> Tensor:
 
 
 def mcg(problem: Problem, at: At) -> Tensor:
-    """Manifold constrained gradient (Chung et al. 2022, eq. 13-15): the step of `dps`, then the projection on y.
+    """Manifold constrained gradient (Chung et al. 2022): the step of `dps`, then the projection on y.
 
     Linear A; W = 1 and the step size in the normalised form of `dps`, ζ = ``strength``. The projection is made on
     x̂_0, as `ddnm` makes it, instead of on the noised state. Bias: that of `ddnm` in what A sees, that of `dps` beside.
@@ -156,7 +156,7 @@ def ddnm(problem: Problem, at: At) -> Tensor:
 
 
 def diffpir(problem: Problem, at: At, lam: float = 1.0) -> Tensor:
-    """Plug-and-play restoration (Zhu et al. 2023, eq. 12-13): argmin_x ‖y - A x‖² + ρ ‖x - x̂_0‖², ρ = λ s²/σ̄².
+    """Plug-and-play restoration (Zhu et al. 2023): argmin_x ‖y - A x‖² + ρ ‖x - x̂_0‖², ρ = λ s²/σ̄².
 
     Linear A, no backward pass; σ̄ = σ/α and λ = ``lam``, in the paper 1 to 25. The minimiser is
     x̂_0 + Aᵀ (A Aᵀ + ρ)⁻¹ (y - A x̂_0); without noise it is `ddnm`. The paper's re-noising ζ is the eta of "ddim". Bias:
