@@ -114,9 +114,11 @@ def test_what_is_known_stays_at_the_noise_level_of_the_rest(sampler: str) -> Non
     alone = scoresde.trajectory(point, (2, 4), sampler, steps, x=x, **how)
     spec = SAMPLERS[sampler]
     if spec.build:
+        built = spec.build(VP, (1.0, 0.5, 0.1))
+        exact = isinstance(built, Table) and built.exact and not spec.stochastic
         for step, other in zip(run, alone, strict=True):
             torch.testing.assert_close(step.x[~hidden], other.x[~hidden], rtol=1e-9, atol=1e-9)
-            if not spec.stochastic and isinstance(solver := spec.build(VP, (1.0, 0.5, 0.1)), Table) and solver.exact:
+            if exact:
                 level = VP.perturb(y, step.t_next, z)
                 torch.testing.assert_close(step.x[~hidden], level[~hidden], rtol=1e-9, atol=1e-9)
     else:
@@ -150,13 +152,16 @@ def test_every_form_follows_from_what_is_known(form: str) -> None:
     got = Replaced(gaussian(sde=FLOW)).predict(form, x, 0.3, known=y, hidden=hidden)
     torch.testing.assert_close(got[~hidden], (u * y + w * eps)[~hidden])
     assert torch.equal(got[hidden], gaussian(sde=FLOW).predict(form, x, 0.3)[hidden])
+    for cond in ({}, {"known": y}, {"known": y, "hidden": hidden[:, :2]}):
+        with pytest.raises(BadInput, match="of a Replaced denoiser"):
+            Replaced(gaussian(sde=FLOW)).predict(form, x, 0.3, **cond)
 
 
 # ----------------------------------------------------------------------------------------------------------- inpainting
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("event", [(2,), (7, 3), (1, 6, 5), (2, 3, 2, 2)], ids=str)
+@pytest.mark.parametrize("event", [(2,), (7, 3), (2, 3, 2, 2)], ids=str)
 def test_nothing_leaks_and_what_is_known_comes_back(event: tuple[int, ...], method: str) -> None:
     """Hidden values change no bit, known ones are returned bit by bit, no sample depends on another."""
     generator = torch.Generator().manual_seed(3)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from scoresde.denoiser import FORMS, AnyDenoiser, Plan, mix
-from scoresde.errors import choose
+from scoresde.errors import BadInput, choose
 from scoresde.schedule import like
 from scoresde.sde import SDE
 
@@ -53,12 +53,12 @@ class Replaced(AnyDenoiser):
         return w / sigma, u - w * alpha / sigma
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
-        known, hidden = cond.pop("known"), cond.pop("hidden")
+        known, hidden, cond = _known(x, cond)
         skip, scale = self._pair(choose("form", form, FORMS), like(t, x))
         return torch.where(hidden, self.inner.predict(form, x, t, **cond), skip * x + scale * known)
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
-        known, hidden = cond.pop("known"), cond.pop("hidden")
+        known, hidden, cond = _known(x, cond)
         inner = self.inner.plan(form, times, x, **cond)
         at = torch.tensor(list(times), dtype=torch.float64)
         skip, scale = (values.tolist() for values in self._pair(form, at))
@@ -75,6 +75,20 @@ class Replaced(AnyDenoiser):
         n = len(skip)
         spread = learned if inner.learned else None
         return Plan([0.0] * n, [1.0] * n, lambda i, x: merge(i, x, inner.net(i, x)), spread)
+
+
+def _known(x: Tensor, cond: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """What is known and hidden of states like x, and the rest of the condition."""
+    given = [cond.get(name) for name in ("known", "hidden")]
+    for name, value in zip(("known", "hidden"), given, strict=True):
+        if not isinstance(value, Tensor) or value.shape != x.shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else value
+            raise BadInput(
+                f"cond: {name!r} of a Replaced denoiser is {found!r:.60}: a tensor of shape {tuple(x.shape)}"
+            )
+    known, hidden = given
+    assert known is not None and hidden is not None
+    return known, hidden, {name: value for name, value in cond.items() if name not in ("known", "hidden")}
 
 
 @dataclass(frozen=True, eq=False)
