@@ -114,7 +114,7 @@ def test_what_is_known_stays_at_the_noise_level_of_the_rest(sampler: str) -> Non
     alone = scoresde.trajectory(point, (2, 4), sampler, steps, x=x, **how)
     spec = SAMPLERS[sampler]
     if spec.build:
-        built = spec.build(VP, (1.0, 0.5, 0.1))
+        built = spec.build(VP, (1.0, 0.3, 0.01))
         exact = isinstance(built, Table) and built.exact and not spec.stochastic
         for step, other in zip(run, alone, strict=True):
             torch.testing.assert_close(step.x[~hidden], other.x[~hidden], rtol=1e-9, atol=1e-9)
