@@ -10,9 +10,8 @@ The shipped model draws a boot; its right half, the heel, is hidden, and each wa
     repaint                what is known drawn anew at each noise level, and levels walked again (Lugmayr et al. 2022)
     score-sde              the same with Langevin steps at each level (Song et al. 2021, appendix I.2)
 
-Known pixels come back as they were, whichever the way. Fillings are by another seed than the boot's, for the same one
-would start from the noise that it was drawn from. Written into --out: inpaint.png, a row for each filling; printed, the
-calls of each way, and how far its fillings are from each other, in grey levels.
+Known pixels come back as they were, whichever the way. Written into --out: inpaint.png, a row for each filling.
+Printed: the calls of each way, and how far its fillings are from each other, in grey levels.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def main() -> None:
     columns = {"a boot": known, "known": known.where(mask == 0, 0.25)}
     print(f"{'':22}calls  spread of the fillings")
     for name, (method, how) in WAYS.items():
-        out = inpaint(model.denoiser, known, mask, method, seed=given.seed + 1, cond=kind, **how)
+        out = inpaint(model.denoiser, known, mask, method, seed=given.seed, cond=kind, **how)
         assert torch.equal(out.x[..., :SEAM], known[..., :SEAM])
         columns[name] = out.x
         way = f"{method}, {how['sampler']}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -25,7 +25,12 @@ _CHUNK = 2**22  # numbers turned into float64 at a time while measuring data
 
 
 class Start:
-    """A run that begins below t_max: its first time, and its first state, made of a draw from the prior at t_max."""
+    """A run that begins below t_max: its first time, and its first state, made of a draw from the prior at t_max.
+
+    ``draw`` is the number of that draw: 0 is the one that a run from t_max begins with.
+    """
+
+    draw: ClassVar[int] = 0
 
     @property
     def setting(self) -> float:

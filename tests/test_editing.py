@@ -188,7 +188,7 @@ def test_the_start_is_one_state_at_one_noise_level(sde: scoresde.SDE, method: st
     denoiser = scoresde.Denoiser(lambda x, t: seen.append(x) or 0 * x, sde, "x0")
     known = torch.full((400, 6), 7.0, dtype=F64)
     inpaint(denoiser, known, torch.arange(6) > 2, method, **{**FEW[method], "steps": 3})
-    z = scoresde.SeededNoise(0, range(400))(START, 0, known)
+    z = scoresde.SeededNoise(0, range(400))(START, 1, known)
     at = sde.knots([sde.t_max])
     alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
     torch.testing.assert_close(seen[0], torch.where(torch.arange(6) > 2, sde.prior_std() * z, alpha * 7 + sigma * z))
@@ -200,7 +200,8 @@ def test_hidden_coordinates_that_know_nothing_of_the_rest_are_plain_samples(meth
     mask = torch.tensor([True, False, True])
     out = inpaint(gaussian(COV.diag().diag()), KNOWN.expand(5, 3), mask, method, **FEW[method])
     plain = {"sampler": METHODS[method].sampler, **FEW[method]}
-    x = scoresde.sample(gaussian(COV.diag().diag()), (5, 3), dtype=F64, **plain).x
+    start = scoresde.SeededNoise(0, range(5))(START, 1, out.x)
+    x = scoresde.sample(gaussian(COV.diag().diag()), (5, 3), x=start, **plain).x
     torch.testing.assert_close(out.x[:, mask], x[:, mask])
 
 
@@ -331,7 +332,7 @@ def test_an_edit_starts_from_one_state_at_one_level(sampler: str) -> None:
     denoiser = scoresde.Denoiser(lambda x, t: calls.append((x.clone(), t)) or 0 * x, FLOW, "x0")
     y = torch.linspace(-1.0, 1.0, 6, dtype=F64).reshape(2, 3)
     edit(denoiser, y, 0.4, sampler, steps_for(sampler))
-    (x, t), z = calls[0], scoresde.SeededNoise(0, range(2))(START, 0, y)
+    (x, t), z = calls[0], scoresde.SeededNoise(0, range(2))(START, 1, y)
     t_0 = float(t[0])
     assert float(FLOW.phi(t[0])) == pytest.approx(0.4 * torch.pi / 2, rel=2e-3)
     torch.testing.assert_close(x, (1 - t_0) * y + t_0 * z)
@@ -341,7 +342,7 @@ def test_the_law_of_an_edit_on_gaussian_data() -> None:
     """Through the flow of N(m, C): with κ² = C/(α² C + σ²) along each axis, m + κ α (y - m) + κ σ z."""
     y = torch.tensor([[2.0, -1.0, 0.5]], dtype=F64).expand(4, 3)
     spread, basis = torch.linalg.eigh(COV)
-    z = scoresde.SeededNoise(0, range(4))(START, 0, y)
+    z = scoresde.SeededNoise(0, range(4))(START, 1, y)
     for strength in (0.2, 0.6, 0.9):
         result = edit(gaussian(), y, strength, rtol=1e-6, atol=1e-6)
         at = VP.knots([result.times[0]])
@@ -363,6 +364,14 @@ def test_edits_by_batches_indices_and_on_chains() -> None:
         assert times[0] * 50 == pytest.approx(round(times[0] * 50)) and times[0] > chain.t_min
     start = Noised(x, 0.5)
     assert torch.equal(scoresde.sample(BENT, x.shape, "ddpm", 4, start=start).x, edit(BENT, x, t_0=0.5, **FOUR).x)
+
+
+def test_data_of_the_same_seed_are_not_found_again_by_their_noise() -> None:
+    """Neither an edit nor an inpainting begins with the noise that a sample of that seed began with."""
+    drawn = scoresde.sample(gaussian(), (3, 3), "rk4", 20, dtype=F64, seed=2).x
+    painted = inpaint(gaussian(), drawn, MASK, "replacement", "rk4", 20, seed=2).x
+    edited = edit(gaussian(), drawn, 0.99, "rk4", 20, seed=2).x
+    assert (painted - drawn)[:, MASK].abs().min() > 1e-3 and (edited - drawn).abs().min() > 1e-3
 
 
 FOUR: dict[str, Any] = {"sampler": "ddpm", "steps": 4}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -49,13 +49,16 @@ def _on_chain(t: float, sde: SDE) -> float:
 class Noised(Start):
     """The start x_0 α(t_0) + σ(t_0) z: all of ``x0`` (batch, *event) at the one noise level of ``t_0``.
 
-    For ``sample(..., start=)``: the grid's first time is t_0, and z the draw that a run from t_max would begin with.
+    For ``sample(..., start=)``: the grid's first time is t_0. z is a draw that no run from t_max begins with: data that
+    were drawn by the same seed would be found again by their own noise.
 
     >>> import torch, scoresde
     >>> start, sde = Noised(torch.ones(4, 2), 0.6), scoresde.RectifiedFlow()
     >>> start.time(sde), start.state(sde, torch.zeros(4, 2))[0]
     (0.6, tensor([0.4000, 0.4000]))
     """
+
+    draw: ClassVar[int] = 1
 
     x0: Float[Tensor, "batch *event"]
     t_0: float

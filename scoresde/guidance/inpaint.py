@@ -116,7 +116,7 @@ def inpaint(
     job = prepare(denoiser, known.shape, sampler, steps, dtype=known.dtype, device=known.device, **plan)
     t, noise = job.solver.times[0], how.get("noise", "cpu")
     source = SeededNoise(seed, range(first, first + len(known))) if isinstance(noise, str) else noise
-    z = source(START, 0, torch.empty_like(known))
+    z = source(START, 1, torch.empty_like(known))  # not 0: data drawn by the same seed would be found again
     sde = denoiser.sde
     x = torch.where(hidden, sde.prior_std(t) * z, sde.perturb(known, t, z))
     result = sample(denoiser, known.shape, sampler, steps, x=x, **how)

@@ -219,7 +219,7 @@ class Job:
             t = sde.t_max if self.start else self.solver.times[0]
             if self.x is None:
                 blank = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype, device=self.device)
-                state = source(START, 0, blank) * sde.prior_std(t)
+                state = source(START, self.start.draw if self.start else 0, blank) * sde.prior_std(t)
             else:
                 state = self.x[rows].to(dtype=self.dtype, device=self.device)
             if self.start:
