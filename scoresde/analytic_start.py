@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
@@ -24,8 +24,34 @@ from scoresde.sde import SDE
 _CHUNK = 2**22  # numbers turned into float64 at a time while measuring data
 
 
+class Start:
+    """A run that begins below t_max: its first time, and its first state, made of a draw from the prior at t_max.
+
+    ``draw`` is the number of that draw: 0 is the one that a run from t_max begins with.
+    """
+
+    draw: ClassVar[int] = 0
+
+    @property
+    def setting(self) -> float:
+        """What a result's settings tell of it."""
+        raise NotImplementedError
+
+    def time(self, sde: SDE) -> float:
+        """t_0, the time of the first network call."""
+        raise NotImplementedError
+
+    def rows(self, rows: slice, dims: int) -> Self:
+        """The start of some samples of a batch whose states have ``dims`` dimensions, itself if all have the same."""
+        raise NotImplementedError
+
+    def state(self, sde: SDE, x: Float[Tensor, "batch *event"]) -> Float[Tensor, "batch *event"]:
+        """The state at `time` from x at t_max, in x's dtype and on its device."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, eq=False)
-class AnalyticStart:
+class AnalyticStart(Start):
     """Call the network first at λ(t_max) + ``shift``, carrying x there along the flow of N(μ, s² I).
 
     ``mean`` μ and ``variance`` s² are numbers, tensors of one sample's shape, or of all states' shape, (batch, *event).
@@ -75,6 +101,11 @@ class AnalyticStart:
         for part in parts:
             variance += (_host(part) - mean).square().sum(0) / len(x)
         return cls(mean, variance if per_coordinate else variance.mean(), shift)
+
+    @property
+    def setting(self) -> float:
+        """λ_0 - λ(t_max)."""
+        return self.shift
 
     def time(self, sde: SDE) -> float:
         """t_0, the time of the first network call."""

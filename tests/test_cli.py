@@ -28,6 +28,7 @@ from scoresde.cli import train as train_command
 from scoresde.config import parse_config
 from scoresde.data import Dataset
 from scoresde.errors import OutputError
+from scoresde.guidance import INPAINTING
 from scoresde.train import objective, train
 from scoresde.train.run import Run
 
@@ -144,6 +145,7 @@ def make_context(words: list[str]) -> None:
     context = command.make_context(words[0], words[1:])
     if context.params.get("own"):
         name, own = context.params["sampler"], context.params["own"]
+        name = name or INPAINTING[context.params["method"]].sampler
         given = options.read_options(name, own, options.flags_of(context))
         assert given.keys() <= options.option_kinds(SAMPLERS[name]).keys()
 

@@ -8,12 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from test_cli import fails, works
 
-from scoresde.cli.image_files import png, read_image
-from scoresde.cli.restore import METHODS, psnr
+from scoresde.cli.restore import METHODS
 from scoresde.guidance import OPERATORS, parse_operator
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -119,12 +117,3 @@ def test_pictures_that_do_not_fit(photo: str, images: Path) -> None:
     for file, said in (("words.png", "no picture"), ("wide.png", "9 x 8 pixels"), ("none.png", "no such file")):
         assert said in fails(2, "restore", file, "--operator", "mask", "--model", images)
     assert "no pictures" in fails(2, "restore", photo, "--operator", "mask", "--model", "datasaurus")
-
-
-def test_image_files(here: Path) -> None:
-    """Written and read again the same; colours become what the model has."""
-    image = torch.randint(0, 256, (3, 5, 7), generator=torch.Generator().manual_seed(0)).float()
-    Path("a.png").write_bytes(png(image))
-    assert torch.equal(read_image(Path("a.png"), (3, 5, 7)).float(), image)
-    assert read_image(Path("a.png"), (1, 5, 7)).shape == (1, 5, 7)
-    assert psnr(image, image) == math.inf and psnr(image + 1, image) > 40

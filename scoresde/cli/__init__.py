@@ -14,6 +14,9 @@ from scoresde import __version__
 
 COMMANDS = {
     "sample": "Draw samples: a picture, the numbers, and how to draw them again.",
+    "edit": "An image with noise up to a strength, and back by the model: image-to-image, variations.",
+    "inpaint": "What a mask hides in an image, drawn so that it fits the rest.",
+    "interpolate": "The way from one image to another through the noise that they come from.",
     "encode": "From samples to the noise that they come from.",
     "likelihood": "How probable a model holds given data to be, in nats and bits per dimension.",
     "restore": "Restore a picture from a measurement: blur, missing pixels, few pixels, MRI, CT.",

@@ -156,6 +156,8 @@ def read_record(path: Path) -> Record:
         raise BadInput(f"{str(path)!r} is no whole record of a run: not JSON") from None
     if isinstance(facts, dict) and "encoded" in facts:
         raise BadInput(f"{str(path)!r} is a record of `scoresde encode`: do again the command in it")
+    if isinstance(facts, dict) and "edited" in facts:
+        raise BadInput(f"{str(path)!r} is a record of `scoresde {facts['edited']}`: do again the command in it")
     try:
         return Record.model_validate(facts)
     except ValidationError as error:

@@ -89,6 +89,8 @@ def command(
       scoresde restore shoe.png --operator mask:0.3 --noise-std 10 --num 4 --class sneaker
       scoresde restore shoe.png --operator radon:12 --method diffpir
     """  # noqa: D301 (click wants the \b)
+    import torch
+
     from scoresde.cli.draw import choose_labels
     from scoresde.cli.image_files import read_image
     from scoresde.guidance import parse_operator
@@ -101,7 +103,7 @@ def command(
             raise BadInput(f"--{name} {value:g}: a number of at least 0")
     options, device = read_options(sampler, own, flags_of(ctx)), find_device(device)
     loaded = load_model(model, weights, device)
-    picture = read_image(image, loaded.event_shape)
+    picture = torch.from_numpy(read_image(image, loaded).pixels)
     measure = parse_operator(operator, loaded.event_shape)
     labels = choose_labels(loaded, class_ or "none", num, 0) if loaded.classes else None
     start = time.perf_counter()
@@ -193,7 +195,7 @@ def render(picture: Tensor, measurement: Tensor, restored: Tensor) -> dict[str, 
     titles = ["before", "measured", "restored", *[""] * (len(restored) - 1)]
     sheet = film(np.stack([column.cpu().numpy()[None] for column in columns]), titles)
     names = ["-restored.png"] if len(restored) == 1 else [f"-restored-{k}.png" for k in range(len(restored))]
-    return {".png": sheet, **{name: png(image) for name, image in zip(names, restored, strict=True)}}
+    return {".png": sheet, **{name: png(image) for name, image in zip(names, to_uint8(restored).numpy(), strict=True)}}
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:

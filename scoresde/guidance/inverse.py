@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from typing import Any, NoReturn, Protocol
@@ -16,8 +16,7 @@ from scoresde.errors import BadInput, choose
 from scoresde.guidance.methods import At, Method, Operator, Problem, find_method
 from scoresde.guidance.operators import Linear, LinearMap
 from scoresde.schedule import like
-from scoresde.sde import SDE
-from scoresde.transforms import from_x0
+from scoresde.transforms import Wrapper, from_x0
 
 Strength = float | Callable[[Tensor], Tensor]
 FAR = 1e6  # a state of which a network need not make sense
@@ -36,10 +35,9 @@ class Scaling(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Measured(AnyDenoiser):
+class Measured(Wrapper):
     """What `measured` returns: a denoiser whose x̂_0 a method moves towards y; the other forms follow from that x̂_0."""
 
-    inner: AnyDenoiser
     operator: Operator
     y: Tensor
     name: str
@@ -47,11 +45,6 @@ class Measured(AnyDenoiser):
     strength: Strength
     method: Method
     function: Callable[[Problem, At], Tensor]
-    sde: SDE = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sde", self.inner.sde)
-        object.__setattr__(self, "rows_per_call", self.inner.rows_per_call)
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         skip, scale = from_x0(choose("form", form, FORMS), self.sde, like(t, x))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.analytic_start import AnalyticStart
+from scoresde.analytic_start import Start
 from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose
 
@@ -22,8 +22,8 @@ def is_list(grid: Any) -> bool:
 
 
 def check_start(start: Any) -> None:
-    """Refuse what is no analytic start: neither the first time nor the first state goes by this name."""
-    if start is not None and not isinstance(start, AnalyticStart):
+    """Refuse what is no start: neither the first time nor the first state goes by this name."""
+    if start is not None and not isinstance(start, Start):
         raise BadInput(
             f"start = {start!r:.60}: an AnalyticStart; a list of times is grid=[...], a state to start from is x="
         )

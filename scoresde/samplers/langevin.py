@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from scoresde.grids import Times
 from scoresde.noise import Noise
 from scoresde.samplers.multistep import ddim
 from scoresde.samplers.sde_steps import cas, ddpm, em, reverse_diffusion
-from scoresde.samplers.solver import Interval, Solver
+from scoresde.samplers.solver import Hook, Interval, Solver, acted_on
 from scoresde.samplers.table import Row, Table
 from scoresde.schedule import per_sample
 from scoresde.sde import SDE
@@ -155,6 +155,8 @@ class NormLangevin(Solver):
     (torch.Size([4, 2]), 3)
     """
 
+    takes_hook: ClassVar[bool] = True
+
     table: Table
 
     def __post_init__(self) -> None:
@@ -181,7 +183,14 @@ class NormLangevin(Solver):
         return (at.alpha / before.alpha * std**2 / (2 * at.sigma)).tolist()
 
     def iterate(
-        self, denoiser: AnyDenoiser, x: Tensor, noise: Noise | None = None, *, x0: bool = True, **cond: Any
+        self,
+        denoiser: AnyDenoiser,
+        x: Tensor,
+        noise: Noise | None = None,
+        *,
+        x0: bool = True,
+        hook: Hook | None = None,
+        **cond: Any,
     ) -> Iterator[Interval]:
         """Run from the state x at the first time, stopping at the end of each interval."""
         if noise is None:
@@ -211,6 +220,8 @@ class NormLangevin(Solver):
             else:
                 z = noise(i, 0, x)
                 x = move.add_(z if spread is None else z * spread, alpha=row.c[0])
+            if hook:
+                x = acted_on(hook, i, row.t_next, x, noise)
             if row.ends:
                 yield Interval(interval, start, row.t_next, x, estimate if x0 else x, calls)
                 interval, start = interval + 1, row.t_next

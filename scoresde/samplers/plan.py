@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scoresde import __version__
-from scoresde.analytic_start import AnalyticStart
+from scoresde.analytic_start import AnalyticStart, Start
 from scoresde.denoiser import AnyDenoiser, layers
 from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Numbers, Spacing, Times, make_grid, respacing
@@ -24,7 +24,7 @@ from scoresde.samplers.auto import BUDGET, choose_for
 from scoresde.samplers.checks import check_denoiser, check_grad, check_start, check_state, is_list
 from scoresde.samplers.options import check_kinds, no_option, options_of
 from scoresde.samplers.registry import SAMPLERS, Sampler, find_sampler
-from scoresde.samplers.solver import Solver, cut
+from scoresde.samplers.solver import Hook, Solver, cut
 from scoresde.samplers.table import Table
 from scoresde.sde import SDE
 from scoresde.transforms import Checkpointed
@@ -40,7 +40,7 @@ def plan_run(
     grid: str | Spacing | Numbers | None = None,
     final: str | None = None,
     options: Mapping[str, Any] | None = None,
-    start: AnalyticStart | None = None,
+    start: Start | None = None,
 ) -> tuple[Solver, dict[str, Any]]:
     """The solver of a request, every fault found before any network call, and its settings with defaults filled in."""
     options = dict(options or {})
@@ -61,15 +61,17 @@ def plan_run(
     sampler.check_options(options, adaptive)
     filled = {**sampler.options(adaptive), **options}
     if adaptive:
-        if start:
+        if isinstance(start, AnalyticStart):
             raise BadInput(
                 f"an analytic start needs a grid: give {sampler.name!r} a number of steps, or another sampler"
             )
         final = choose("final of an adaptive run", final or sampler.final, ("t_min", "denoise"))
-        times = (sde.t_max, sde.t_min) if final == "t_min" else (sde.t_max, sde.t_min, 0.0)
+        first = start.time(sde) if start else sde.t_max
+        times = (first, sde.t_min) if final == "t_min" else (first, sde.t_min, 0.0)
         assert sampler.adaptive
         solver = sampler.adaptive(sde, times, **filled)
-        return solver, {"sampler": sampler.name, "adaptive": True, "final": final, "options": filled}
+        late = {"start": start.setting} if start else {}
+        return solver, {"sampler": sampler.name, "adaptive": True, "final": final, **late, "options": filled}
     given = is_list(grid)
     if given and (steps or nfe or final or start):
         raise BadInput("a list of times is used verbatim: give no steps, nfe, final or start with it")
@@ -94,7 +96,7 @@ def plan_run(
     solver = sampler.build(sde, laid(n), **filled)
     used, end = chosen(n)
     named = used if isinstance(used, str) else "function"
-    name = {"grid": "given"} if given else {"grid": named, "final": end, "start": start.shift if start else 0.0}
+    name = {"grid": "given"} if given else {"grid": named, "final": end, "start": start.setting if start else 0.0}
     return solver, {
         "sampler": sampler.name,
         "adaptive": False,
@@ -176,6 +178,17 @@ SOURCES: dict[str, Callable[[int, Sequence[int], Solver], Noise]] = {
 }
 
 
+def check_hook(hook: Hook | None, sampler: Sampler, solver: Solver) -> None:
+    """Refuse what is no hook, and one between the steps of a solver that is no table."""
+    if hook is None:
+        return
+    if not callable(hook):
+        raise BadInput(f"hook = {hook!r:.60}: a function of (t, x, noise) that returns the state")
+    if not solver.takes_hook:
+        able = [name for name, other in SAMPLERS.items() if other.build and not other.adaptive]
+        raise BadInput(f"hook: {sampler.name!r} lets nothing act between its steps: choose from {', '.join(able)}")
+
+
 @dataclass(frozen=True, eq=False)
 class Job:
     """A request with every fault found and every default filled in: what a solver needs to run its batches."""
@@ -186,13 +199,14 @@ class Job:
     shape: tuple[int, ...]
     x: Tensor | None
     noise: str | Noise
-    start: AnalyticStart | None
+    start: Start | None
     dtype: torch.dtype
     device: torch.device | str
     cond: dict[str, Any]
+    hook: Hook | None = None
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
-        """State at the first time, source of noise and conditioning, for ``size`` samples at a time."""
+        """State at the first time, source of noise, and conditioning and hook, for ``size`` samples at a time."""
         seed, first, sde = self.settings["seed"], self.settings["first"], self.denoiser.sde
         fast = DeviceNoise(seed, torch.device(self.device)) if self.noise == "device" else None
         for begin in range(0, self.shape[0], size):
@@ -205,12 +219,16 @@ class Job:
             t = sde.t_max if self.start else self.solver.times[0]
             if self.x is None:
                 blank = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype, device=self.device)
-                state = source(START, 0, blank) * sde.prior_std(t)
+                state = source(START, self.start.draw if self.start else 0, blank) * sde.prior_std(t)
             else:
                 state = self.x[rows].to(dtype=self.dtype, device=self.device)
             if self.start:
                 state = self.start.rows(rows, len(self.shape)).state(sde, state)
-            yield state, source, cut(self.cond, rows, self.shape[0])
+            given = cut(self.cond, rows, self.shape[0])
+            if self.hook:
+                of_rows = getattr(self.hook, "rows", None)
+                given["hook"] = of_rows(rows) if of_rows else self.hook
+            yield state, source, given
 
 
 def brought(denoiser: AnyDenoiser) -> dict[str, Any]:
@@ -228,13 +246,14 @@ def prepare(
     seed: int = 0,
     grid: str | Spacing | Numbers | None = None,
     final: str | None = None,
-    start: AnalyticStart | None = None,
+    start: Start | None = None,
     x: Tensor | None = None,
     noise: str | Noise = "cpu",
     dtype: torch.dtype | None = None,
     device: torch.device | str | None = None,
     first: int = 0,
     cond: Mapping[str, Any] | None = None,
+    hook: Hook | None = None,
     grad: bool | str = False,
     **options: Any,
 ) -> Job:
@@ -262,6 +281,7 @@ def prepare(
         grid = grid if grid is not None else on_chain(choice.grid, denoiser.sde)
     found = find_sampler(sampler)
     solver, settings = plan_run(denoiser.sde, found, steps, nfe, grid, final, options, start)
+    check_hook(hook, found, solver)
     if not isinstance(first, int) or first < 0:
         raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
     if isinstance(noise, str):
@@ -279,9 +299,10 @@ def prepare(
         "first": first,
         "dtype": str(dtype).removeprefix("torch."),
         "device": str(device),
+        **({"hook": "given"} if hook else {}),
         "revision": found.revision,
         "scoresde": __version__,
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
-    return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, cond)
+    return Job(denoiser, solver, settings, shape, x, noise, start, dtype, device, cond, hook)

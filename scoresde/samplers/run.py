@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.analytic_start import AnalyticStart
+from scoresde.analytic_start import Start
 from scoresde.denoiser import AnyDenoiser, layers
 from scoresde.errors import BadInput, SolverFailure, positive
 from scoresde.grids import Numbers, Spacing, Times
@@ -19,7 +19,7 @@ from scoresde.noise import Noise
 from scoresde.samplers.checks import check_denoiser, check_grad, check_state
 from scoresde.samplers.plan import brought, plan_encode, prepare
 from scoresde.samplers.registry import Sampler, find_sampler
-from scoresde.samplers.solver import Callback, Interval, Solution, Solver, cut
+from scoresde.samplers.solver import Callback, Hook, Interval, Solution, Solver, cut
 from scoresde.transforms import Checkpointed, Counted, Watched
 
 
@@ -61,7 +61,7 @@ def sample(
     seed: int = 0,
     grid: str | Spacing | Numbers | None = None,
     final: str | None = None,
-    start: AnalyticStart | None = None,
+    start: Start | None = None,
     x: Tensor | None = None,
     noise: str | Noise = "cpu",
     dtype: torch.dtype | None = None,
@@ -70,6 +70,7 @@ def sample(
     first: int = 0,
     callback: Callback | None = None,
     cond: Mapping[str, Any] | None = None,
+    hook: Hook | None = None,
     grad: bool | str = False,
     check: bool = True,
     **options: Any,
@@ -83,7 +84,8 @@ def sample(
     noise         "cpu" (a function of seed and sample index alone), "brownian" (that too, and of time: runs with more
                   steps refine the same path), "device" (faster, not reproducible elsewhere), or your own
                   (step, draw, x) -> tensor
-    start         an `AnalyticStart`: the grid begins later, where the flow up to there is known from mean and variance
+    start         an `AnalyticStart`: the grid begins later, where the flow up to there is known from mean and variance;
+                  or a `scoresde.guidance.Noised`: from data with noise
     first         index of the first sample: first=5 with one sample is row 5 of a larger run
     batch_size    samples per network call; changes nothing but memory and rounding
     dtype, device of the state; default: those of x, else float32 on the CPU
@@ -91,6 +93,8 @@ def sample(
     grad          whether gradients flow through the run; "checkpoint": without keeping the network's activations
     check         whether to read at the end of a batch that it is finite; one that is not runs again to say where
     cond          passed to the network; tensors with one row per sample are cut into the same batches
+    hook          (t, x, noise) -> x, acts on the state after every row of a sampler that is a table, jumps back up and
+                  stages within a step included; noise() draws from the run's own source, see `samplers.solver.Hook`
     options       the sampler's own, such as eta, rtol, snr: see ``SAMPLERS[name].options()``
 
     Raises BadInput before the first call for anything unknown or impossible, SolverFailure if a solver cannot finish.
@@ -117,6 +121,7 @@ def sample(
         device=device,
         first=first,
         cond=cond,
+        hook=hook,
         grad=grad,
         **options,
     )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from scoresde.denoiser import AnyDenoiser
+from scoresde.errors import BadInput
 from scoresde.noise import Noise
 
 
@@ -39,8 +40,40 @@ class Solution(NamedTuple):
 Callback = Callable[[int, float, float, Tensor, Tensor, int], None]  # takes an Interval's fields, once for each
 
 
+@runtime_checkable
+class Hook(Protocol):
+    """What acts on the state x at time t after every row of a table: x goes on as what is returned.
+
+    ``noise()`` is standard normal noise like x, new at each call, of the run's own source under draw numbers 1, 2, …
+    that no table uses: seeds, batch sizes and ``first`` keep their meaning. It must keep nothing from call to call, for
+    batches share it. One with data for each sample has a method ``rows(slice)``, itself for these samples.
+    """
+
+    def __call__(self, t: float, x: Tensor, noise: Callable[[], Tensor], /) -> Tensor: ...
+
+
+def acted_on(hook: Hook, row: int, t: float, x: Tensor, noise: Noise | None) -> Tensor:
+    """The state after the hook has acted on it at the end of a row."""
+    draws = 0
+
+    def draw() -> Tensor:
+        nonlocal draws
+        if noise is None:
+            raise BadInput("this hook draws noise: pass noise=(step, draw, x) -> tensor, or use sample(..., seed=...)")
+        draws += 1
+        return noise(row, draws, x)
+
+    out = hook(t, x, draw)
+    if not isinstance(out, Tensor) or out.shape != x.shape or out.dtype != x.dtype:  # pyright: ignore[reportUnnecessaryIsInstance]
+        given = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise BadInput(f"hook: returned {given} for a state of {x.dtype} {tuple(x.shape)}: return the state's like")
+    return out
+
+
 class Solver:
     """Base of every solver, which holds no state of a run: it can run any number of times, from any thread."""
+
+    takes_hook: ClassVar[bool] = False  # whether something can act between its steps
 
     if TYPE_CHECKING:  # a field in some, derived in others
 

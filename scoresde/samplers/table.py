@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor
 from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose
 from scoresde.noise import Noise
-from scoresde.samplers.solver import Callback, Interval, Solver
+from scoresde.samplers.solver import Callback, Hook, Interval, Solver, acted_on
 from scoresde.sde import SDE
 
 SPACES = ("x0", "eps", "v")
@@ -88,6 +88,8 @@ class Table(Solver):
     >>> table.nfe, table.defect < 1e-12
     (2, True)
     """
+
+    takes_hook: ClassVar[bool] = True
 
     sde: SDE
     space: str
@@ -198,13 +200,15 @@ class Table(Solver):
         *,
         x0: bool = True,
         history: Sequence[Tensor] = (),
+        hook: Hook | None = None,
         **cond: Any,
     ) -> Iterator[Interval]:
         """Run the rows, stopping at the end of each interval.
 
         ``history`` holds outputs before the first row, newest first, for a table whose rows reach back that far.
+        ``hook`` acts on the state after every row.
         """
-        return self._run_rows(denoiser, x, noise, x0, True, history, cond)
+        return self._run_rows(denoiser, x, noise, x0, True, history, hook, cond)
 
     def _last(
         self,
@@ -214,12 +218,13 @@ class Table(Solver):
         callback: Callback | None,
         *,
         history: Sequence[Tensor] = (),
+        hook: Hook | None = None,
         **cond: Any,
     ) -> Interval:
         """The last interval, without a stop at the others where nobody looks."""
         if callback:
-            return super()._last(denoiser, x, noise, callback, history=history, **cond)
-        return next(self._run_rows(denoiser, x, noise, False, False, history, cond))
+            return super()._last(denoiser, x, noise, callback, history=history, hook=hook, **cond)
+        return next(self._run_rows(denoiser, x, noise, False, False, history, hook, cond))
 
     def _run_rows(
         self,
@@ -229,6 +234,7 @@ class Table(Solver):
         x0: bool,
         every: bool,
         history: Sequence[Tensor],
+        hook: Hook | None,
         cond: dict[str, Any],
     ) -> Iterator[Interval]:
         """The loop: nothing is read from the device, and no schedule is computed, between calls.
@@ -270,6 +276,8 @@ class Table(Solver):
                     x.add_(noises[k], alpha=weight)
                 for k in rest.spent:
                     del noises[k]
+            if hook:
+                x = acted_on(hook, i, self.rows[i].t_next, x, noise)
             if end and (every or i == last):
                 interval, start, stop, calls = end
                 # An Interval without the Python call of its constructor, in the loop that ought to cost nothing.
