@@ -17,6 +17,7 @@ COMMANDS = {
     "encode": "From samples to the noise that they come from.",
     "likelihood": "How probable a model holds given data to be, in nats and bits per dimension.",
     "evaluate": "How far samples are from data: distances with intervals, and copies of training images.",
+    "compare": "Samplers side by side from the same noise: figures, curves, samples, on one page.",
     "replay": "Draw again what is in a file, and compare.",
     "train": "Train a model by a config file; continue one that was stopped.",
     "average": "Another average of a run's weights, made afterwards.",
