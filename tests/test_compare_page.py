@@ -1,10 +1,12 @@
 """The page of `scoresde compare` in a real browser: nothing fetched, keys, both colour schemes, a phone's width.
 
-``python tests/test_compare_page.py comparison/comparison.html docs`` takes the pictures of the page that docs/ shows.
+``python tests/test_compare_page.py comparison docs`` takes the pictures of docs/ and prints the README's table.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import pytest
 import torch
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+LONGEST = 2800  # pixels of a picture, at most
 PHONE = {"width": 360, "height": 740}
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 
@@ -27,12 +30,13 @@ def browser(playwright: Any) -> Any:
 def pages(tmp_path_factory: pytest.TempPathFactory, images: Path) -> dict[str, Path]:
     """A page of points and one of images."""
     from scoresde import load_model
-    from scoresde.comparison import compare, flow
+    from scoresde.comparison import compare, flow, quality
     from scoresde.comparison.facts import facts
     from scoresde.comparison.page import render
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(flow, "CALLS", 24)
+        patch.setattr(quality, "DRAWS", 2)
         written: dict[str, Path] = {}
         for kind, name in {"points": "datasaurus", "images": str(images)}.items():
             model = load_model(name)
@@ -124,26 +128,46 @@ def test_light_and_dark(page: Any) -> None:
     assert ink != ground != dark_ground != dark_ink != ink
 
 
-def take_pictures(page: Path, folder: Path) -> None:
-    """The page in light, in dark and on a phone, with few colours so that the files are small."""
-    import io
+# ------------------------------------------------------------------------------------------------------------ for docs/
 
+
+def take_pictures(page: Path, folder: Path) -> None:
+    """The page in light, in dark and on a phone, and its samples alone; with few colours, so that files are small."""
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
+    def keep(png: bytes, name: str) -> None:
+        Image.open(io.BytesIO(png)).convert("RGB").quantize(24).save(folder / f"{name}.png", optimize=True)
+
     with sync_playwright() as playwright:
         launched = browser(playwright)
-        for name, scheme, width, height in (
-            ("light", "light", 1000, 1750),
-            ("dark", "dark", 1000, 1750),
-            ("narrow", "dark", 360, 1600),
-        ):
-            opened = launched.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        for name, scheme, width in (("light", "light", 900), ("dark", "dark", 900), ("narrow", "light", 360)):
+            opened = launched.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
             opened.goto(page.resolve().as_uri())
-            shot = Image.open(io.BytesIO(opened.screenshot(full_page=True)))
-            shot.quantize(32).save(folder / f"compare-{name}.png", optimize=True)
+            opened.locator("#run").select_option(label="ddim, 20 calls")
+            opened.locator("#step").fill("12")
+            opened.evaluate("scrollTo(0, 0)")
+            settings = opened.locator("h2", has_text="Settings").bounding_box()
+            clip = {"x": 0, "y": 0, "width": width, "height": min(settings["y"], LONGEST)}
+            keep(opened.screenshot(full_page=True, clip=clip), f"compare-{name}")
+            if name == "light":
+                keep(opened.locator(".matrix").screenshot(), "compare")
         launched.close()
 
 
+def best_of_each(runs: list[dict[str, Any]]) -> str:
+    """The README's table: a row for each budget, its distances to the flow, the best in bold."""
+    names = list(dict.fromkeys(run["sampler"] for run in runs))
+    rows = [f"| NFE | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (1 + len(names)) + "|"]
+    for budget in dict.fromkeys(run["nfe"] for run in runs):
+        cells = [f"{run['to_flow']:.3f}" for run in runs if run["nfe"] == budget]
+        marks = ["**" * run["nearest_to_flow"] for run in runs if run["nfe"] == budget]
+        noisy = [run["stochastic"] for run in runs if run["nfe"] == budget]
+        shown = [f"({c})" if n else f"{m}{c}{m}" for c, m, n in zip(cells, marks, noisy, strict=True)]
+        rows.append(f"| {budget} | {' | '.join(shown)} |")
+    return "\n".join(rows)
+
+
 if __name__ == "__main__":
-    take_pictures(Path(sys.argv[1]), Path(sys.argv[2]))
+    take_pictures(Path(sys.argv[1]) / "comparison.html", Path(sys.argv[2]))
+    print(best_of_each(json.loads((Path(sys.argv[1]) / "comparison.json").read_text(encoding="utf-8"))["runs"]))

@@ -123,7 +123,7 @@ def command(
         "data": real and {"name": real.name, "events": len(real), "sha256": real.sha256},
     }
     with output_folder(out):
-        with steps_bar("compare", total_calls(draw, planned) + len(planned)) as done:
+        with steps_bar("compare", total_calls(draw, planned) + len(planned) + 1) as done:
             how: dict[str, Any] = {"device": device, "batch_size": batch_size, "done": done}
             found = compare(loaded, samplers, nfe, num=num, seed=seed, labels=labels, real=events, **how)
             report = facts(found, shlex.join(["scoresde", *ctx.obj]), about)

@@ -7,7 +7,7 @@
 """
 
 from scoresde.comparison.plan import Draw, Planned, plan
-from scoresde.comparison.quality import Figure, Ruler
+from scoresde.comparison.quality import Ruler
 from scoresde.comparison.run import Comparison, Run, compare
 
-__all__ = ["Comparison", "Draw", "Figure", "Planned", "Ruler", "Run", "compare", "plan"]
+__all__ = ["Comparison", "Draw", "Planned", "Ruler", "Run", "compare", "plan"]

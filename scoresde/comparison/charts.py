@@ -41,7 +41,7 @@ def _chart(found: Comparison, along: str, to_data: bool) -> str:
     ax.set(xlabel=along, ylabel=what)
     logarithmic(ax, "x")
     logarithmic(ax)
-    if along == "network calls":
+    if along == "network calls" and len(found.budgets) <= 6:
         ax.set_xticks(found.budgets)
     legend = figure.legend(loc="outside upper left", ncols=3, frameon=False, fontsize=9)
     for text in legend.get_texts():

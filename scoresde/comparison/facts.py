@@ -12,8 +12,8 @@ import torch
 
 from scoresde import __version__
 from scoresde.comparison.flow import CHECKED
-from scoresde.comparison.quality import Figure
 from scoresde.comparison.run import Comparison, Run
+from scoresde.metrics import Interval
 
 HOW = ("steps", "grid", "final", "options", "revision")  # of a run's settings
 
@@ -36,12 +36,11 @@ def head(found: Comparison) -> tuple[str, ...]:
 
 
 def lines(found: Comparison) -> list[Line]:
-    """A line for every run."""
-    return [line(found, run) for run in found.runs]
+    """A line for every run: with * at the best of a budget, and in brackets where the flow is no target."""
+    return [_line(found, run) for run in found.runs]
 
 
-def line(found: Comparison, run: Run) -> Line:
-    """One run: numbers as text, with * at the best of a budget and (stochastic) where the flow is no target."""
+def _line(found: Comparison, run: Run) -> Line:
     planned, marks = run.planned, tuple(run is best for best in found.best(run.planned.budget))
     to_flow = f"({run.distance:.3g}) stochastic" if planned.stochastic else f"{run.distance:.3g}"
     return Line(
@@ -55,10 +54,10 @@ def line(found: Comparison, run: Run) -> Line:
     )
 
 
-def with_interval(figure: Figure | None) -> str:
+def with_interval(figure: Interval | None) -> str:
     """0.0123 [0.01, 0.02].
 
-    >>> with_interval(Figure(0.0123, 0.01, 0.02))
+    >>> with_interval(Interval(0.0123, 0.01, 0.02))
     '0.0123 [0.01, 0.02]'
     """
     return "" if figure is None else f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
@@ -68,7 +67,7 @@ def notes(found: Comparison) -> list[str]:
     """How the figures are to be read."""
     flow, ruler, draw = found.flow, found.ruler, found.draw
     said = [
-        f"to the flow: RMS distance, sample by sample in the network's units, to where `ode` with {flow.calls} calls"
+        f"to the flow: RMS distance, sample by sample in the network's units, to where ode with {flow.calls} calls"
         f" ends from the same noise; with half of those calls it ends {flow.error:.1e} away (first"
         f" {min(CHECKED, draw.num)} samples)"
     ]
@@ -86,8 +85,8 @@ def notes(found: Comparison) -> list[str]:
         if tied := [budget for budget in found.budgets if _tied(found, budget)]:
             some = ", ".join(map(str, tied))
             said.append(f"at NFE {some} the best {ruler.name} is in the intervals of others: raise --num to rank them")
-    said.append("*: best of its NFE")
-    return said
+    threads = f", {torch.get_num_threads()} threads" if draw.device == "cpu" else ""
+    return [*said, f"seconds: of all {draw.num} samples, on {draw.device}{threads}", "*: the best of its NFE"]
 
 
 def _tied(found: Comparison, budget: int) -> bool:
@@ -99,7 +98,7 @@ def _tied(found: Comparison, budget: int) -> bool:
 def facts(found: Comparison, command: str, about: dict[str, Any]) -> dict[str, Any]:
     """All numbers and settings; ``about`` is what the caller knows of the data and the weights."""
     draw, ruler, info = found.draw, found.ruler, found.draw.model.info
-    figure = ruler and {
+    to_data = ruler and {
         "name": ruler.name,
         "space": ruler.space,
         "sha256": ruler.sha256,
@@ -119,7 +118,7 @@ def facts(found: Comparison, command: str, about: dict[str, Any]) -> dict[str, A
         "threads": torch.get_num_threads(),
         "versions": {"scoresde": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "flow": {"sampler": "ode", "calls": found.flow.calls, "moved_by_half_the_calls": found.flow.error},
-        "figure": figure,
+        "to_data": to_data,
         "runs": [_run(found, run) for run in found.runs],
         "notes": notes(found),
     }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoresde.comparison.plan import Draw
+from scoresde.comparison.plan import Draw, Planned
 from scoresde.samplers import sample
 
 CALLS = 200
@@ -31,6 +31,11 @@ class Flow(NamedTuple):
 def calls_of(draw: Draw) -> int:
     """The network calls that `converged_flow` makes."""
     return CALLS * draw.rounds() + CALLS // 2 * draw.rounds(CHECKED)
+
+
+def planned_flow(draw: Draw, calls: int) -> Planned:
+    """The run of the flow by so many calls."""
+    return Planned(draw, "ode", calls, calls, final="t_min")
 
 
 def rms(x: Tensor) -> float:
@@ -56,9 +61,9 @@ def converged_flow(draw: Draw, done: Callable[[int], None] = lambda calls: None)
         done(nfe - seen)
         seen = nfe
 
-    how = {"final": "t_min", "batch_size": draw.batch, "callback": tell}
-    out = sample(**draw.arguments("ode", CALLS, **how))
-    half = sample(**draw.arguments("ode", CALLS // 2, CHECKED, **how))
+    how: dict[str, Any] = {"batch_size": draw.batch, "callback": tell}
+    out = sample(**planned_flow(draw, CALLS).arguments(), **how)
+    half = sample(**planned_flow(draw, CALLS // 2).arguments(CHECKED), **how)
     denoiser, end = draw.model.denoiser, out.times[-1]
     with torch.no_grad():
         at_data = torch.cat([denoiser.x0(x, end, **cond) for x, cond in draw.batches(out.x)])

@@ -10,11 +10,10 @@ from typing import Any
 
 from scoresde.comparison.charts import charts
 from scoresde.comparison.facts import HOW, head, lines
-from scoresde.comparison.plan import Planned
+from scoresde.comparison.flow import planned_flow
 from scoresde.comparison.run import Comparison
-from scoresde.comparison.views import Images, Points, walked, way
+from scoresde.comparison.views import Images, Points, Way, walked, way
 from scoresde.page import whole
-from scoresde.samplers.plan import prepare
 
 
 def render(found: Comparison, facts: dict[str, Any], done: Callable[[int], None] = lambda runs: None) -> bytes:
@@ -79,15 +78,17 @@ def _matrix(found: Comparison, view: Images | Points) -> str:
 
 def _walk(found: Comparison, view: Images | Points, done: Callable[[int], None]) -> str:
     first = min(view.first, found.draw.num)
-    runs = [(run.planned, f"{run.planned.sampler}, {run.calls} calls") for run in found.runs]
-    ways = [way(planned, label, first) for planned, label in [*runs, (_flow(found), "converged flow")] if not done(1)]
+    ways: list[Way] = []
+    options: dict[str, str] = {}
+    flow = planned_flow(found.draw, found.flow.calls)
+    for k, planned in enumerate([*(run.planned for run in found.runs), flow]):
+        group = planned.sampler if planned is not flow else "converged flow"
+        label = f"{group}, {planned.calls} calls"
+        ways.append(way(planned, label, first))
+        options[group] = options.get(group, "") + f'<option value="{k}">{escape(label)}</option>'
+        done(1)
     data = json.dumps({"kind": view.kind, "runs": walked(ways, found.draw.model, view)}, separators=(",", ":"))
-    groups = [*found.samplers, "flow"]
-    options = ""
-    for group in groups:
-        rows = [k for k, each in enumerate(runs) if each[0].sampler == group] if group != "flow" else [len(runs)]
-        inner = "".join(f'<option value="{k}">{escape(ways[k].label)}</option>' for k in rows)
-        options += f'<optgroup label="{escape(group)}">{inner}</optgroup>'
+    choices = "".join(f'<optgroup label="{escape(group)}">{each}</optgroup>' for group, each in options.items())
     what = {"x": "x_t, the state", "x0": "x̂₀, the estimate of the data"}
     panels = ""
     for part, words in what.items():
@@ -100,7 +101,7 @@ def _walk(found: Comparison, view: Images | Points, done: Callable[[int], None])
     some = "the first sample" if view.kind == "images" else f"the first {first} samples"
     return (
         f"<p>Of {some}, at the scale of the data: x_t / √(α² + σ²), and what the network makes of it.</p>"
-        f'<div class="controls"><label for="run">Run</label><select id="run">{options}</select>'
+        f'<div class="controls"><label for="run">Run</label><select id="run">{choices}</select>'
         '<label for="step">From noise to data: <output id="place" for="step"></output></label>'
         '<input id="step" type="range" min="0" max="1" step="1" value="0"></div>'
         f'<div class="walk">{panels}</div>'
@@ -108,18 +109,18 @@ def _walk(found: Comparison, view: Images | Points, done: Callable[[int], None])
     )
 
 
-def _flow(found: Comparison) -> Planned:
-    arguments = found.draw.arguments("ode", found.flow.calls, final="t_min")
-    return Planned("ode", found.flow.calls, prepare(**arguments).solver.nfe or 0, False, arguments)
-
-
 def _settings(facts: dict[str, Any]) -> str:
     shown = {key: value for key, value in facts.items() if key not in ("command", "runs", "notes")}
     rows = [(key, value if isinstance(value, str) else _json(value)) for key, value in shown.items()]
+    runs: list[tuple[str, str]] = []
     for run in facts["runs"]:
         settings = ", ".join(f"{name} {run[name] if isinstance(run[name], str) else _json(run[name])}" for name in HOW)
         used = "" if run["used"] == run["sampler"] else f"{run['used']}, "
-        rows.append((f"{run['sampler']}, NFE {run['nfe']}", f"{used}{settings}"))
+        runs.append((f"{run['sampler']}, NFE {run['nfe']}", f"{used}{settings}"))
+    return f"{_pairs(rows)}<details><summary>Of each run</summary>{_pairs(runs)}</details>"
+
+
+def _pairs(rows: Sequence[tuple[str, str]]) -> str:
     cells = (f"<tr><th scope=row>{escape(key)}</th><td><code>{escape(text)}</code></td></tr>" for key, text in rows)
     return f'<table class="settings">{"".join(cells)}</table>'
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -48,20 +48,6 @@ class Draw:
         """The batches of all samples, or of the ``first`` of them."""
         return -(-min(self.num, first or self.num) // self.batch)
 
-    def arguments(self, sampler: str, nfe: int, first: int | None = None, **how: Any) -> dict[str, Any]:
-        """Of `scoresde.sample`: a run of all samples, or of the ``first`` of them."""
-        n = min(self.num, first or self.num)
-        return {
-            "denoiser": self.model.denoiser,
-            "shape": (n, *self.model.event_shape),
-            "sampler": sampler,
-            "nfe": nfe,
-            "seed": self.seed,
-            "device": self.device,
-            "cond": cut(self.cond, slice(0, n), self.num),
-            **how,
-        }
-
     def batches(self, x: Tensor) -> Iterator[tuple[Tensor, dict[str, Any]]]:
         """Rows of x with their conditioning, as many as go at once."""
         for begin in range(0, self.num, self.batch):
@@ -73,17 +59,30 @@ class Draw:
 class Planned:
     """One run: a sampler and the network calls that it makes of a budget."""
 
+    draw: Draw
     sampler: str
     budget: int
-    calls: int
-    stochastic: bool
-    arguments: dict[str, Any]
+    calls: int = 0
+    stochastic: bool = False
+    final: str | None = None
 
-    def job(self, first: int) -> Job:
-        """The run of the first samples alone."""
-        shape = (first, *self.arguments["shape"][1:])
-        cond = cut(self.arguments["cond"], slice(0, first), self.arguments["shape"][0])
-        return prepare(**{**self.arguments, "shape": shape, "cond": cond})
+    def arguments(self, first: int | None = None) -> dict[str, Any]:
+        """Of `scoresde.sample`: for all samples, or the ``first`` of them."""
+        draw, n = self.draw, min(self.draw.num, first or self.draw.num)
+        return {
+            "denoiser": draw.model.denoiser,
+            "shape": (n, *draw.model.event_shape),
+            "sampler": self.sampler,
+            "nfe": self.budget,
+            "final": self.final,
+            "seed": draw.seed,
+            "device": draw.device,
+            "cond": cut(draw.cond, slice(0, n), draw.num),
+        }
+
+    def job(self, first: int | None = None) -> Job:
+        """The same as a job, with every fault found."""
+        return prepare(**self.arguments(first))
 
 
 def plan(draw: Draw, samplers: Sequence[str], budgets: Sequence[int]) -> list[Planned]:
@@ -102,9 +101,5 @@ def plan(draw: Draw, samplers: Sequence[str], budgets: Sequence[int]) -> list[Pl
         if name != "auto" and not find_sampler(name).build:
             raise BadInput(f"{name!r} chooses its own steps by rtol and atol: a comparison needs steps for each budget")
         noisy[name] = name != "auto" and find_sampler(name).stochastic
-    runs: list[Planned] = []
-    for budget in sorted(budgets):
-        for name in samplers:
-            arguments = draw.arguments(name, budget)
-            runs.append(Planned(name, budget, prepare(**arguments).solver.nfe or 0, noisy[name], arguments))
-    return runs
+    runs = [Planned(draw, name, budget, stochastic=noisy[name]) for budget in sorted(budgets) for name in samplers]
+    return [replace(run, calls=run.job().solver.nfe or 0) for run in runs]

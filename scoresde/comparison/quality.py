@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from scoresde.data import to_uint8
 from scoresde.errors import BadInput
-from scoresde.metrics import energy_distance, kernel_distance, load_features
+from scoresde.metrics import Interval, energy_distance, kernel_distance, load_features
 from scoresde.metrics.compare import Group, compare
 from scoresde.metrics.features import SHAPE
 from scoresde.model import Model
@@ -18,14 +17,6 @@ from scoresde.model import Model
 LEAST = 20  # samples and events
 MOST = 1000  # events that samples are held against
 DRAWS = 100  # resamplings of an interval
-
-
-class Figure(NamedTuple):
-    """A figure and its interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Ruler:
@@ -66,14 +57,14 @@ class Ruler:
         self.n, self.real = len(rows), self._embed(real[rows])
         self.floor = self._figure(self._embed(real[other])) if len(other) else None
 
-    def __call__(self, x: Tensor) -> Figure:
+    def __call__(self, x: Tensor) -> Interval:
         """The figure of samples x in the denoiser's (scaled) space; images are rounded as they are when saved."""
         x = self.decode(x.cpu())
         return self._figure(self._embed(to_uint8(x) if self.images else x))
 
-    def _figure(self, points: Tensor) -> Figure:
+    def _figure(self, points: Tensor) -> Interval:
         (row,) = compare(self.groups, self.real, points, draws=DRAWS, seed=self.seed)
-        return Figure(row.value, row.low, row.high)
+        return Interval(row.value, row.low, row.high)
 
     def _flat(self, x: Tensor) -> Tensor:
         return x.flatten(1).double() / (255 if self.images else 1)

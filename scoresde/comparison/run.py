@@ -11,7 +11,8 @@ from torch import Tensor
 
 from scoresde.comparison.flow import Flow, calls_of, converged_flow
 from scoresde.comparison.plan import Draw, Planned, plan
-from scoresde.comparison.quality import Figure, Ruler
+from scoresde.comparison.quality import Ruler
+from scoresde.metrics import Interval
 from scoresde.model import Model
 from scoresde.samplers import sample
 
@@ -25,7 +26,7 @@ class Run:
     calls: int
     seconds: float
     distance: float
-    quality: Figure | None
+    quality: Interval | None
     settings: dict[str, Any]
 
 
@@ -36,7 +37,7 @@ class Comparison:
     draw: Draw
     runs: list[Run]
     flow: Flow
-    flow_quality: Figure | None
+    flow_quality: Interval | None
     ruler: Ruler | None
 
     @property
@@ -94,7 +95,7 @@ def compare(
     runs: list[Run] = []
     for each in planned:
         start = time.perf_counter()
-        out = sample(**each.arguments, batch_size=draw.batch)
+        out = sample(**each.arguments(), batch_size=draw.batch)
         seconds = time.perf_counter() - start
         distance, quality = flow.distance(out.x, out.times[-1]), ruler(out.x) if ruler else None
         runs.append(Run(each, out.x, out.nfe, seconds, distance, quality, dict(out.settings)))
