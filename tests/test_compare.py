@@ -17,7 +17,7 @@ from torch import Tensor
 import scoresde
 from scoresde import BadInput, SolverFailure, load_model
 from scoresde.comparison import Comparison, Draw, Ruler, compare, flow, plan, quality, run, views
-from scoresde.comparison.facts import facts, lines, notes
+from scoresde.comparison.facts import facts, head, lines, notes
 from scoresde.comparison.page import render
 from scoresde.data import load
 from scoresde.metrics import energy_distance
@@ -151,12 +151,15 @@ def test_images_are_measured_as_they_are_saved() -> None:
 def test_what_is_noted_and_marked(found: Comparison) -> None:
     assert any("stochastic" in note for note in notes(found))
     for budget in BUDGETS:
-        rows = [line for line in lines(found) if line.nfe == str(budget)]
-        for column in (0, 1):
-            assert sum(line.marks[column] for line in rows) == 1
-        assert all(("*" in line.to_flow, "*" in line.to_data) == line.marks for line in rows)
-        assert ["stochastic" in line.to_flow for line in rows] == [line.sampler == "ddpm" for line in rows]
-    assert not any("stochastic" in note for note in notes(compare(found.draw.model, ["ddim"], [5], num=2)))
+        rows = [line for line in lines(found) if line.cells[0] == str(budget)]
+        assert len(rows) == len(SAMPLERS)
+        for column in range(6):
+            assert sum(line.best[column] for line in rows) == (column > 3)
+        assert all(["*" in cell for cell in line.cells] == list(line.best) for line in rows)
+        assert ["stochastic" in line.cells[4] for line in rows] == [line.cells[1] == "ddpm" for line in rows]
+    plain = compare(found.draw.model, ["ddim"], [5], num=2)
+    assert not any("stochastic" in note or "KID" in note for note in notes(plain))
+    assert len(head(plain)) == len(lines(plain)[0].cells) == 5
 
 
 # ------------------------------------------------------------------------------------------------------------ the page
@@ -170,7 +173,7 @@ def test_the_page_holds_every_run_and_fetches_nothing(found: Comparison, text: s
     assert all(len(r["x"]) == len(r["x0"]) == len(r["times"]) == len(r["calls"]) for r in walks["runs"])
     assert not re.findall(r'(?:src|href)="(?!data:|#)', text) and "@import" not in text and "url(http" not in text
     for line in lines(found):
-        assert f"{line.to_flow}</" in text and line.seconds in text
+        assert all(f"{cell}</" in text for cell in line.cells)
 
 
 def test_a_page_has_room_for_any_number_of_steps_and_any_text(
@@ -211,7 +214,7 @@ def data(here: Path, real: Tensor) -> str:
 def test_the_command_writes_the_same_numbers_in_three_ways(data: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoresde.comparison.page.charts", lambda found: [])
     args = ["--model", "datasaurus", "--samplers", "ddim,ddpm", "--nfe", "4,8", "--num", "20", "--data", data]
-    printed = works("compare", *args, "--class", "dino", "--out", "a", "--data", "none")
+    printed = works("compare", *args, "--nfe", "4", "--class", "dino", "--out", "a", "--data", "none")
     assert "energy" not in printed and "a/comparison.html" in printed
     report = json.loads(works("compare", *args, "--out", "b", "--json"))
     assert report == json.loads(Path("b/comparison.json").read_text(encoding="utf-8"))

@@ -114,8 +114,7 @@ def command(
     planned = plan(draw, samplers, nfe)
     if out.is_dir() and any(out.iterdir()):
         raise BadInput(f"--out {str(out)!r} holds files already: name a new folder")
-    given = {"data": data, "split": split, "options": read_options(options)}
-    real = None if data == "none" else load_real(loaded, **given)
+    real = None if data == "none" else load_real(loaded, data, split, read_options(options))
     events = None if real is None else of_class(real, loaded, labels, class_)
     about = {
         "weights": weights,
@@ -178,16 +177,13 @@ def show(found: Comparison) -> None:
 
     from scoresde.comparison.facts import head, lines
 
-    names = [name for name in head(found) if name]
     table = Table()
-    for k, name in enumerate(names):
-        table.add_column(name, justify="left" if k == 1 else "right", no_wrap=True)
+    for name in head(found):
+        table.add_column(name, justify="left" if name == "sampler" else "right", no_wrap=True)
     before = ""
-    for line in lines(found):
-        if before and line.nfe != before:
+    for cells, best in lines(found):
+        if before and cells[0] != before:
             table.add_section()
-        best = (False,) * 4 + line.marks
-        cells = [Text(text, "bold green" if best[k] else "") for k, text in enumerate(line[: len(names)])]
-        table.add_row(*cells)
-        before = line.nfe
+        table.add_row(*(Text(text, "bold green" if mark else "") for text, mark in zip(cells, best, strict=True)))
+        before = cells[0]
     Console(width=None if Console().is_terminal else 120, highlight=False).print(table)

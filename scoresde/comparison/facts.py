@@ -15,24 +15,20 @@ from scoresde.comparison.flow import CHECKED
 from scoresde.comparison.run import Comparison, Run
 from scoresde.metrics import Interval
 
+COLUMNS = ("NFE", "sampler", "calls", "seconds", "to the flow")
 HOW = ("steps", "grid", "final", "options", "revision")  # of a run's settings
 
 
 class Line(NamedTuple):
-    """A run in words; ``marks`` are the two columns, to the flow and to the data, in which it is the best."""
+    """A run in words, by the columns of `head`, and which of them are the best of its budget."""
 
-    nfe: str
-    sampler: str
-    calls: str
-    seconds: str
-    to_flow: str
-    to_data: str
-    marks: tuple[bool, bool]
+    cells: tuple[str, ...]
+    best: tuple[bool, ...]
 
 
 def head(found: Comparison) -> tuple[str, ...]:
     """The names of a line's columns."""
-    return ("NFE", "sampler", "calls", "seconds", "to the flow", found.ruler.name if found.ruler else "")
+    return (*COLUMNS, found.ruler.name) if found.ruler else COLUMNS
 
 
 def lines(found: Comparison) -> list[Line]:
@@ -41,26 +37,22 @@ def lines(found: Comparison) -> list[Line]:
 
 
 def _line(found: Comparison, run: Run) -> Line:
-    planned, marks = run.planned, tuple(run is best for best in found.best(run.planned.budget))
-    to_flow = f"({run.distance:.3g}) stochastic" if planned.stochastic else f"{run.distance:.3g}"
-    return Line(
-        str(planned.budget),
-        planned.sampler,
-        str(run.calls),
-        f"{run.seconds:.2f}",
-        to_flow + " *" * marks[0],
-        with_interval(run.quality) + " *" * marks[1],
-        (marks[0], marks[1]),
-    )
+    planned, (near_flow, near_data) = run.planned, (run is best for best in found.best(run.planned.budget))
+    to_flow = f"({run.distance:.3g}) stochastic" if planned.stochastic else f"{run.distance:.3g}{' *' * near_flow}"
+    cells = (str(planned.budget), planned.sampler, str(run.calls), f"{run.seconds:.2f}", to_flow)
+    best = (False,) * 4 + (near_flow,)
+    if run.quality is None:
+        return Line(cells, best)
+    return Line((*cells, with_interval(run.quality) + " *" * near_data), (*best, near_data))
 
 
-def with_interval(figure: Interval | None) -> str:
+def with_interval(figure: Interval) -> str:
     """0.0123 [0.01, 0.02].
 
     >>> with_interval(Interval(0.0123, 0.01, 0.02))
     '0.0123 [0.01, 0.02]'
     """
-    return "" if figure is None else f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
+    return f"{figure.value:.3g} [{figure.low:.3g}, {figure.high:.3g}]"
 
 
 def notes(found: Comparison) -> list[str]:
@@ -72,7 +64,7 @@ def notes(found: Comparison) -> list[str]:
         f" {min(CHECKED, draw.num)} samples)"
     ]
     if any(run.planned.stochastic for run in found.runs):
-        said.append("stochastic: these draw noise on the way, the flow is no target for them, the distance no error")
+        said.append("stochastic: these draw noise on the way: the flow is no target for them, the distance no error")
     if any(run.distance < flow.error for run in found.runs):
         said.append(f"distances below {flow.error:.1e} may be the flow's own error")
     if ruler and found.flow_quality:
@@ -85,7 +77,8 @@ def notes(found: Comparison) -> list[str]:
         if tied := [budget for budget in found.budgets if _tied(found, budget)]:
             some = ", ".join(map(str, tied))
             said.append(f"at NFE {some} the best {ruler.name} is in the intervals of others: raise --num to rank them")
-    threads = f", {torch.get_num_threads()} threads" if draw.device == "cpu" else ""
+    count = torch.get_num_threads()
+    threads = f", {count} thread{'s' * (count > 1)}" if draw.device == "cpu" else ""
     return [*said, f"seconds: of all {draw.num} samples, on {draw.device}{threads}", "*: the best of its NFE"]
 
 

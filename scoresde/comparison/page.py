@@ -47,17 +47,13 @@ def _own(name: str) -> str:
 
 
 def _figures(found: Comparison, notes: Sequence[str]) -> str:
-    names = [name for name in head(found) if name]
-    kinds = [' class="number"'] * len(names)
-    kinds[1] = ""
-    top = "".join(f"<th scope=col{kind}>{escape(name)}</th>" for name, kind in zip(names, kinds, strict=True))
+    kinds = ["" if name == "sampler" else " class=number" for name in head(found)]
+    top = "".join(f"<th scope=col{kind}>{escape(name)}</th>" for name, kind in zip(head(found), kinds, strict=True))
     bodies: dict[str, str] = {}
-    for line in lines(found):
-        cells = ""
-        for k, (text, kind) in enumerate(zip(line[: len(names)], kinds, strict=True)):
-            best = k >= 4 and line.marks[k - 4]
-            cells += f"<td{kind}>{f'<span class=best>{escape(text)}</span>' if best else escape(text)}</td>"
-        bodies[line.nfe] = f"{bodies.get(line.nfe, '')}<tr>{cells}</tr>"
+    for cells, marks in lines(found):
+        shown = [f"<b>{escape(c)}</b>" if best else escape(c) for c, best in zip(cells, marks, strict=True)]
+        row = "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(shown, kinds, strict=True))
+        bodies[cells[0]] = f"{bodies.get(cells[0], '')}<tr>{row}</tr>"
     body = "".join(f"<tbody>{rows}</tbody>" for rows in bodies.values())
     said = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f"{_wide('figures', f'<table><thead><tr>{top}</tr></thead>{body}</table>')}<ul>{said}</ul>"
