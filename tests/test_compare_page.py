@@ -17,7 +17,7 @@ import pytest
 import torch
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-LONGEST = 2800  # pixels of a picture, at most
+LONGEST = 3300  # pixels of a picture, at most
 PHONE = {"width": 360, "height": 740}
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser is installed")
 
@@ -132,12 +132,21 @@ def test_light_and_dark(page: Any) -> None:
 
 
 def take_pictures(page: Path, folder: Path) -> None:
-    """The page in light, in dark and on a phone, and its samples alone; with few colours, so that files are small."""
+    """The page in light, in dark and on a phone, and its samples alone, in greys and the colours of curves."""
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
+    from scoresde.pictures import COLOURS
+
+    greys = [(k, k, k) for k in range(0, 256, 15)]
+    tints = [(share, ground) for share in (1, 0.5, 0.15) for ground in (17, 255)]
+    shades = [tuple(int(g + s * (c - g)) for c in colour) for colour in COLOURS for s, g in tints]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([value for colour in [*greys, (17, 17, 17), *shades] for value in colour])
+
     def keep(png: bytes, name: str) -> None:
-        Image.open(io.BytesIO(png)).convert("RGB").quantize(24).save(folder / f"{name}.png", optimize=True)
+        shot = Image.open(io.BytesIO(png)).convert("RGB")
+        shot.quantize(palette=palette, dither=Image.Dither.NONE).save(folder / f"{name}.png", optimize=True)
 
     with sync_playwright() as playwright:
         launched = browser(playwright)
