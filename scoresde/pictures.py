@@ -60,6 +60,11 @@ def image_grid(x: np.ndarray, labels: np.ndarray | None = None) -> bytes:
     return _png(_sheet(_shades(x), arrange(len(x), labels)))
 
 
+def tiled(x: np.ndarray, columns: int) -> bytes:
+    """Images, uint8 (n, channels, height, width), edge to edge and pixel by pixel, so many in a row."""
+    return _png(_sheet(x, [list(range(len(x)))[i : i + columns] for i in range(0, len(x), columns)], 1, 0))
+
+
 def _shades(x: np.ndarray) -> np.ndarray:
     """Numbers as uint8, from their smallest to their largest value; uint8 as it is."""
     if x.dtype == np.uint8:
@@ -68,14 +73,13 @@ def _shades(x: np.ndarray) -> np.ndarray:
     return np.round((x - low) * (255 / (high - low if high > low else 1))).astype(np.uint8)
 
 
-def _sheet(x: np.ndarray, rows: list[list[int]]) -> np.ndarray:
-    """The pixels of images, uint8 (n, channels, height, width), in rows."""
+def _sheet(x: np.ndarray, rows: list[list[int]], scale: int | None = None, gap: int = 4) -> np.ndarray:
+    """The pixels of images, uint8 (n, channels, height, width), in rows; small ones enlarged unless told otherwise."""
     if x.shape[1] not in (1, 3, 4):
         x = x[:, :1]
     channels, height, width = x.shape[1:]
     columns = max(map(len, rows))
-    scale = max(1, math.ceil(56 / max(height, width)))
-    gap = 4
+    scale = scale or max(1, math.ceil(56 / max(height, width)))
     sheet = np.full(
         (len(rows) * (height * scale + gap) + gap, columns * (width * scale + gap) + gap, channels), 255, np.uint8
     )

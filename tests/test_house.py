@@ -55,10 +55,11 @@ LEVELS = (
     ("grids", "analytic", "analytic_start", "losses", "respace", "transforms"),
     ("samplers", "brownian"),
     ("guidance", "likelihood"),
-    ("checkpoint", "data", "nn", "pictures"),
+    ("checkpoint", "data", "nn", "page", "pictures"),
     ("config",),
     ("model",),
     ("metrics", "plotting", "train"),
+    ("comparison",),
     ("cli", "__main__"),
 )
 

@@ -21,6 +21,7 @@ COMMANDS = {
     "likelihood": "How probable a model holds given data to be, in nats and bits per dimension.",
     "restore": "Restore a picture from a measurement: blur, missing pixels, few pixels, MRI, CT.",
     "evaluate": "How far samples are from data: distances with intervals, and copies of training images.",
+    "compare": "Samplers side by side from the same noise: figures, curves, samples, on one page.",
     "replay": "Draw again what is in a file, and compare.",
     "train": "Train a model by a config file; continue one that was stopped.",
     "average": "Another average of a run's weights, made afterwards.",

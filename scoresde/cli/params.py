@@ -101,6 +101,22 @@ class Numbers(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (n
             raise BadInput(f"--{_flag(param)} {value}: cannot read {value[1:]!r}: {reason}") from None
 
 
+class Names(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)
+    """Words separated by commas or spaces."""
+
+    name = "list"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else tuple(value)
+
+
+class Wholes(Names):
+    """Positive integers separated by commas or spaces."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[Any, ...]:
+        return tuple(Whole().convert(word, param, ctx) for word in super().convert(value, param, ctx))
+
+
 _GRIDS = ("times", "sigmas", "logsnr")
 
 
