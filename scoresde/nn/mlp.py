@@ -74,6 +74,13 @@ class MLP(nn.Module):
         augment: Float[Tensor, "batch augment"] | None = None,
     ) -> Float[Tensor, "batch *output"]:
         """The network's output at states x, time labels, class labels y (None: no class), augmentation labels."""
+        out = self.last(self.hidden(x, label, y, augment))
+        return out.reshape(len(x), 2 * x.shape[1], *x.shape[2:]) if self.learned_variance else out.reshape(x.shape)
+
+    def hidden(
+        self, x: Tensor, label: Tensor, y: Tensor | None = None, augment: Tensor | None = None
+    ) -> Float[Tensor, "batch width"]:
+        """What the last layer sees."""
         if x.shape[1:] != self.event_shape:
             raise BadInput(f"MLP: events of shape {tuple(x.shape[1:])} must have shape {self.event_shape}")
         flat, label = per_sample(x), label[:, None]
@@ -83,5 +90,4 @@ class MLP(nn.Module):
         h = conditioned(h, self.labels, self.augment_in, y, augment)
         for layer in self.layers:
             h = h + layer(h)
-        out = self.last(h)
-        return out.reshape(len(x), 2 * x.shape[1], *x.shape[2:]) if self.learned_variance else out.reshape(x.shape)
+        return h
