@@ -1,7 +1,7 @@
 from .analytic import Empirical, Gaussian, GaussianMixture
 from .analytic_start import AnalyticStart
 from .brownian import BrownianNoise, brownian
-from .classifier import NoisyClassifier
+from .classifier import ClassifierModel
 from .ddpm import DDPM
 from .denoiser import Denoiser, from_callable
 from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
@@ -31,6 +31,7 @@ __all__ = [
     "AnalyticStart",
     "BadInput",
     "BrownianNoise",
+    "ClassifierModel",
     "CosineVPSDE",
     "Denoiser",
     "Empirical",
@@ -39,7 +40,6 @@ __all__ = [
     "Likelihood",
     "Model",
     "NoiseSchedule",
-    "NoisyClassifier",
     "OutputError",
     "RectifiedFlow",
     "Result",

@@ -17,15 +17,16 @@ from scoresde.sde import SDE
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyClassifier:
-    """A network of logits as p(y | x_t, t) under an SDE (Song et al. 2021, eq. 14; Dhariwal & Nichol 2021, section 4).
+class ClassifierModel:
+    """What `load_classifier` returns: a network of logits as p(y | x_t, t) under an SDE, called as its `log_prob`
+    (Song et al. 2021, eq. 14; Dhariwal & Nichol 2021, section 4).
 
     ``network(x_t / √(α² + σ²), label)`` returns the logits (batch, classes); ``time`` says what its label is, as for a
     `Denoiser`. States are in scaled space, those of the denoiser that is guided.
 
     >>> import torch, scoresde
     >>> net = lambda x, label: x @ torch.tensor([[1.0, -1.0], [0.0, 0.0]])
-    >>> classifier = NoisyClassifier(net, scoresde.VPSDE(), ("right", "left"), (2,))
+    >>> classifier = ClassifierModel(net, scoresde.VPSDE(), ("right", "left"), (2,))
     >>> classifier.log_prob(torch.tensor([[2.0, 0.0]]), 0.1, 0).exp()
     tensor([0.9820])
     """
@@ -69,3 +70,6 @@ class NoisyClassifier:
         if y.numel() and not 0 <= int(y.min()) <= int(y.max()) < len(self.classes):
             raise BadInput(f"{self.name}: y = {int(y.max())}: it knows the classes 0 to {len(self.classes) - 1}")
         return self.logits(x, t).log_softmax(dim=1).gather(1, y.expand(len(x))[:, None])[:, 0]
+
+    def __call__(self, x: Tensor, t: float | Tensor, y: int | Tensor) -> Tensor:
+        return self.log_prob(x, t, y)

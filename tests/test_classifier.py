@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import scoresde
-from scoresde import VPSDE, BadInput, NoisyClassifier, load_classifier, load_model
+from scoresde import VPSDE, BadInput, ClassifierModel, load_classifier, load_model
 from scoresde.cli import main
 from scoresde.config import Config, parse_config
 from scoresde.data import Dataset
@@ -29,7 +29,7 @@ every_network = pytest.mark.parametrize("name", SMALL)
 NAMES = ("left", "right")
 
 
-def small(name: str, **more: object) -> tuple[NoisyClassifier, Tensor, Tensor]:
+def small(name: str, **more: object) -> tuple[ClassifierModel, Tensor, Tensor]:
     """A classifier of three with weights of no special value, four states and times."""
     event, options = SMALL[name]
     with torch.random.fork_rng(devices=[]):
@@ -39,7 +39,7 @@ def small(name: str, **more: object) -> tuple[NoisyClassifier, Tensor, Tensor]:
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
         time = "t" if name == "mlp" else "1000t"
-        return NoisyClassifier(network, VPSDE(), ("a", "b", "c"), event, time), torch.randn(4, *event), torch.rand(4)
+        return ClassifierModel(network, VPSDE(), ("a", "b", "c"), event, time), torch.randn(4, *event), torch.rand(4)
 
 
 def configured(data: dict, network: dict, **options: object) -> Config:
@@ -76,7 +76,7 @@ def test_a_classifier_knows_the_time_and_a_new_one_nothing(name: str) -> None:
     classifier, x, t = small(name)
     assert (classifier.logits(x, 0.1) - classifier.logits(x, 0.9)).abs().max() > 1e-3
     event, options = SMALL[name]
-    new = NoisyClassifier(CLASSIFIERS[name.split()[0]](event, 3, **options), VPSDE(), ("a", "b", "c"), event)
+    new = ClassifierModel(CLASSIFIERS[name.split()[0]](event, 3, **options), VPSDE(), ("a", "b", "c"), event)
     assert torch.equal(new.logits(x, t), torch.zeros(4, 3))
 
 
@@ -89,7 +89,7 @@ def test_states_are_told_in_units_of_their_own_size() -> None:
     def net(x: Tensor, label: Tensor) -> Tensor:
         return torch.cat([x, x * label[:, None]], dim=1)
 
-    one, two = (NoisyClassifier(net, sde, tuple("abcd"), (2,), "lambda") for sde in (edm, vp))
+    one, two = (ClassifierModel(net, sde, tuple("abcd"), (2,), "lambda") for sde in (edm, vp))
     same = edm.t_of_lam(vp.lam(t))
     assert (one.logits(x / vp.alpha(t)[:, None], same) - two.logits(x, t)).abs().max() < 1e-9
     assert two.logits(x.float(), 0.5).dtype == torch.float32 and two.logits(x, 0.5).dtype == torch.float64

@@ -1,7 +1,8 @@
 """Networks: an MLP for points and vectors, a U-Net and a transformer for images and sequences.
 
-Each is built as ``Network(event_shape, **options)`` and called as ``network(x, label, y=None, augment=None)``: states,
-time labels, class labels, and labels of how training images were augmented. Those of classifiers are built as
+Each is built as ``Network(event_shape, **options)`` and called as ``network(x, label, y=None, augment=None, **more)``:
+states, time labels, class labels, labels of how training images were augmented, and the conditions that its options
+make room for: vector, and but for an MLP context, context_mask, condition. Networks of classifiers are built as
 ``Network(event_shape, classes, **options)`` and called as ``network(x, label)``.
 """
 
