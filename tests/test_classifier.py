@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ import scoresde
 from scoresde import VPSDE, BadInput, ClassifierModel, load_classifier, load_model
 from scoresde.cli import main
 from scoresde.config import Config, parse_config
-from scoresde.data import Dataset
-from scoresde.model import DEFAULT, build_classifier
+from scoresde.data import Dataset, Scaler, load
+from scoresde.model import CLASSIFIER, DEFAULT, build_classifier, card, shipped_classifiers
 from scoresde.nn import CLASSIFIERS
 from scoresde.train import train
 from scoresde.train.run import Run
@@ -181,9 +182,36 @@ def test_the_command_line_trains_and_describes_classifiers(tmp_path: Path, monke
     done = CliRunner().invoke(main, ["train", "c.yaml", "--out", "run"])
     assert done.exit_code == 0 and "load_classifier('run')" in done.output, done.output
     told = CliRunner().invoke(main, ["inspect", "run"]).output
-    assert told.startswith("classifier ") and "log p(y | x_t, t)" in told and "2: left, right" in told
+    assert told.startswith("classifier ") and " logits" in told and "2: left, right" in told
     refused = CliRunner().invoke(main, ["sample", "--model", "run", "--num", "1"], standalone_mode=True)
     assert refused.exit_code == 2
+
+
+@pytest.mark.parametrize("name", shipped_classifiers())
+def test_shipped_classifiers_fit_their_model(name: str) -> None:
+    """The one of their name; noise takes away what a card says they know, down to nothing."""
+    model = load_model(name.removesuffix(CLASSIFIER))
+    classifier, told = load_classifier(name, model=model), card(name)
+    assert told["sha256"] == classifier.info["sha256"] and classifier.classes == model.classes
+    accuracy = [level["accuracy"] for level in told["figures"]["test"]["by_level"]]
+    share = 1 / len(classifier.classes)
+    assert accuracy == sorted(accuracy, reverse=True) and accuracy[0] > 0.8 and abs(accuracy[-1] - share) < 0.05
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA")
+@pytest.mark.parametrize("level", [0, 4])
+def test_the_card_of_the_shipped_classifier_is_true(level: int) -> None:
+    """The accuracy at a level on 500 of the test images, within four standard errors."""
+    classifier = load_classifier()
+    told, test = card(classifier.name)["figures"]["test"]["by_level"][level], load("fashion_mnist", "test")
+    assert test.labels is not None
+    x = Scaler.from_json(classifier.info["scaler"]).encode(test.take(torch.arange(500)))
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = classifier.logits(classifier.sde.perturb(x, torch.tensor(told["t"]), noise), told["t"])
+    share = float((logits.argmax(1) == test.labels[:500]).double().mean())
+    assert abs(share - told["accuracy"]) < 4 * (share * (1 - share) / 500) ** 0.5
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,7 +33,7 @@ def made(
     takes = {"vector": 5} if network == "mlp" else TAKES
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built = networks[network](event, **{**options, **takes, **more})
+        built = NETWORKS[network](event, **{**options, **takes, **more})
         with torch.no_grad():
             for parameter in built.parameters() if trained else ():
                 parameter.add_(0.2 * torch.randn(parameter.shape))
@@ -170,32 +166,7 @@ def test_conditions_reach_the_network_untouched_in_any_batch_size(name: str, way
     assert torch.equal(denoiser.output(x, torch.tensor(0.5), **cond), network(x, torch.full((8,), 0.5), **cond))
 
 
-# ----------------------------------------------------------------------------------------------------- as torch sees it
-
-
-@pytest.fixture
-def unchecked(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, type[nn.Module]]]:
-    """The networks without the tests' run-time checks of annotations, which cannot be traced."""
-    plain = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("jaxtyping")]
-    monkeypatch.setattr(sys, "meta_path", plain)
-    for part in ("nn", "schedule"):
-        monkeypatch.setattr(scoresde, part, sys.modules[f"scoresde.{part}"])  # to be put back
-    for name in [name for name in sys.modules if name.startswith(("scoresde.nn", "scoresde.schedule"))]:
-        monkeypatch.delitem(sys.modules, name)
-    torch._dynamo.reset()
-    yield importlib.import_module("scoresde.nn").NETWORKS
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize(
-    "name, options", [("mlp", {}), ("unet of series", {"attention": []}), ("dit", {"depth": 1, "checkpoint": True})]
-)
-def test_conditioned_networks_compile_as_one_graph(name: str, options: dict, unchecked: dict) -> None:
-    network, x, label = made(name, unchecked, **options)
-    ways = ("vector",) if name == "mlp" else ("vector", "masked", "low resolution")
-    cond = {key: value for way in ways for key, value in given(name, way).items()}
-    compiled = torch.compile(network, fullgraph=True, backend="eager")
-    assert (compiled(x, label, **cond) - network(x, label, **cond)).abs().max() < 1e-5
+# ------------------------------------------------------------------------------------------------------- checkpointing
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "mlp"])
@@ -214,26 +185,6 @@ def test_checkpointing_leaves_the_gradients_of_conditions(name: str) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- bad input
-
-
-MASK = torch.ones(4, 6, dtype=torch.bool)
-WRONG = [
-    ({"vector": torch.zeros(4, 6)}, "vector of shape (4, 6) must have shape (4, 5)"),
-    ({"vector": torch.zeros(3, 5)}, "vector of shape (3, 5) must have shape (4, 5)"),
-    ({"context": torch.zeros(4, 7, 5)}, "context of shape (4, 7, 5) must have shape (4, any, 6)"),
-    ({"context": torch.zeros(4, 7, 6), "context_mask": MASK}, "context_mask of shape (4, 6) must have shape (4, 7)"),
-    ({"context_mask": MASK}, "context_mask was given without context"),
-    ({"condition": torch.zeros(4, 1, 8, 8)}, "condition of shape (4, 1, 8, 8) must have shape (4, 3, any, any)"),
-]
-
-
-def test_conditions_of_another_shape(unchecked: dict) -> None:
-    for name in ("unet", "dit"):
-        network, x, label = made(name, unchecked)
-        for cond, message in WRONG:
-            with pytest.raises(BadInput) as caught:
-                network(x, label, **cond)
-            assert str(caught.value) == message
 
 
 @every_way

@@ -34,10 +34,16 @@ BLOCKS = [
     for name, text in PAGES.items()
     for i, block in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.S | re.M))
 ]
-SHORTENED = {"datasaurus_story.py": ("--steps", "5")}
+SHORTENED = {
+    "datasaurus_story.py": ("--steps", "5"),
+    "guided_tshirts.py": ("--num", "3", "--steps", "8"),
+    "impute_series.py": ("--windows", "3", "--draws", "4", "--steps", "20"),
+    "letters.py": ("--steps", "60", "--num", "10"),
+}
+OF_DATA = ("datasaurus_story", "impute_series")
 NEEDS_DATA = (pytest.mark.data, pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA"))
 EXAMPLES = [
-    pytest.param(path, id=path.name, marks=NEEDS_DATA if "datasaurus" in path.name else ())
+    pytest.param(path, id=path.name, marks=NEEDS_DATA if path.stem in OF_DATA else ())
     for path in sorted((ROOT / "examples").glob("*.py"))
 ]
 LIST = re.compile(r"^\| name \| page \|.*\n(\|.*\n)+", re.M)

@@ -43,7 +43,7 @@ def describe(name: str | Path) -> dict[str, Any]:
         },
         "time": time_convention(config, sde),
         "task": config.task,
-        "prediction": config.prediction if config.task == "denoiser" else "log p(y | x_t, t)",
+        "prediction": config.prediction if config.task == "denoiser" else "logits",
         "event_shape": list(info["event_shape"]),
         "classes": list(info["classes"]),
         "scaler": info["scaler"],

@@ -24,6 +24,7 @@ class CrossAttention(nn.Module):
     Nothing has a bias, and a token of zeros is always there to attend to: tokens of zeros, no tokens, and a mask that
     hides all of them give 0. The mask is True where there is a token. ``out`` is zero at first.
 
+    >>> import torch
     >>> layer = CrossAttention(8, 6, heads=2)
     >>> layer(torch.ones(2, 5, 8), (torch.ones(2, 3, 6), torch.tensor([[True, True, False], [False] * 3]))).shape
     torch.Size([2, 5, 8])
@@ -72,6 +73,7 @@ class Concatenated(nn.Module):
     c, (batch, ``channels``, *any size), is stretched to the size of x where it has another (SR3: Saharia et al. 2021,
     section 2), linearly. W is zero at first.
 
+    >>> import torch
     >>> Concatenated(2, 3, 16, patch=2)(torch.zeros(5, 3, 4, 4), torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 16, 4, 4])
     """
