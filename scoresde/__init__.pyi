@@ -1,13 +1,14 @@
 from .analytic import Empirical, Gaussian, GaussianMixture
 from .analytic_start import AnalyticStart
 from .brownian import BrownianNoise, brownian
+from .classifier import ClassifierModel
 from .ddpm import DDPM
 from .denoiser import Denoiser, from_callable
 from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
 from .families import EDM, VESDE, VPSDE, CosineVPSDE, RectifiedFlow, SigmoidVPSDE, SubVPSDE
 from .grids import GRIDS, make_grid
 from .likelihood import Likelihood, bits_per_dim, discrete_log_prob, interpolate, log_prob, variational_bound
-from .model import Model, load_model
+from .model import Model, load_classifier, load_model
 from .noise import SeededNoise
 from .respace import respace, respaced_times
 from .samplers import SAMPLERS, Result, Row, Table, encode, sample, trajectory
@@ -30,6 +31,7 @@ __all__ = [
     "AnalyticStart",
     "BadInput",
     "BrownianNoise",
+    "ClassifierModel",
     "CosineVPSDE",
     "Denoiser",
     "Empirical",
@@ -57,6 +59,7 @@ __all__ = [
     "encode",
     "from_callable",
     "interpolate",
+    "load_classifier",
     "load_model",
     "log_prob",
     "make_grid",

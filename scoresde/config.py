@@ -100,8 +100,13 @@ class Train(_Strict):
 
 
 class Config(_Strict):
-    """One run: data, SDE, network, what it predicts, and how it is trained."""
+    """One run: data, SDE, network, what it predicts, and how it is trained.
 
+    ``task`` "denoiser" is a model that draws; "classifier" one of p(y | x_t, t) that guides it, whose network is one of
+    `scoresde.nn.CLASSIFIERS` and whose loss is the cross-entropy.
+    """
+
+    task: Literal["denoiser", "classifier"] = "denoiser"
     data: Data
     sde: dict[str, Any] = {"name": "vp"}
     network: dict[str, Any]
@@ -114,9 +119,7 @@ class Config(_Strict):
 def parse_config(values: Any, source: str = "config") -> Config:
     """Validate a nested mapping as a `Config`; the first fault is a one-line BadInput."""
     if not isinstance(values, Mapping):
-        raise BadInput(
-            f"{source}: a mapping of data, sde, network, prediction, learned_variance, time, train is needed"
-        )
+        raise BadInput(f"{source}: a mapping of {', '.join(Config.model_fields)} is needed")
     try:
         return Config.model_validate(values)
     except ValidationError as error:

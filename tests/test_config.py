@@ -14,7 +14,7 @@ from scoresde.config import Config, Data, Train, load_config, parse_config
 from scoresde.construct import construct
 from scoresde.data import TOY, Dataset, available, load
 from scoresde.data.public import PUBLIC
-from scoresde.model import build
+from scoresde.model import build, build_classifier
 from scoresde.nn import NETWORKS
 from scoresde.sdes import SDES
 from scoresde.train.run import Run
@@ -74,10 +74,14 @@ def test_every_shipped_config_trains(path: Path) -> None:
     config = load_config(path)
     assert config.data.name in available()
     data = stand_in(config)
-    denoiser, _ = build(config, data.event_shape, data.num_classes)
-    assert type(denoiser.sde) is type(construct("sde", SDES, config.sde)) and denoiser.prediction == config.prediction
     x = torch.randn(2, *data.event_shape, generator=torch.Generator().manual_seed(0))
-    assert denoiser.x0(x, denoiser.sde.t_max / 2).shape == x.shape
+    if config.task == "classifier":
+        made, _ = build_classifier(config, data.event_shape, tuple(data.classes))
+        assert made.logits(x, made.sde.t_max / 2).shape == (2, data.num_classes)
+    else:
+        made, _ = build(config, data.event_shape, data.num_classes)
+        assert made.x0(x, made.sde.t_max / 2).shape == x.shape and made.prediction == config.prediction
+    assert type(made.sde) is type(construct("sde", SDES, config.sde))
     small = {"batch_size": 4, "init": None, "compile": False}
     run = Run(config.model_copy(update={"train": config.train.model_copy(update=small)}), data)
     run.advance()
@@ -147,10 +151,11 @@ def test_wrong_types_and_ranges(train: dict, message: str) -> None:
 @pytest.mark.parametrize(
     "values, message",
     [
-        (None, "a mapping of data, sde, network, prediction, learned_variance, time, train is needed"),
+        (None, "a mapping of task, data, sde, network, prediction, learned_variance, time, train is needed"),
         ([SMALL], "a mapping of"),
         ("data: moons", "a mapping of"),
         ({}, "data is missing"),
+        ({**SMALL, "task": "clasifier"}, "task = 'clasifier': input should be 'denoiser' or 'classifier'"),
         ({"data": {"name": "moons"}}, "network is missing"),
         ({**SMALL, "data": {}}, "data.name is missing"),
         ({**SMALL, "data": "moons"}, "data = 'moons': "),

@@ -37,13 +37,16 @@ BLOCKS = [
 SHORTENED = {
     "compare_samplers.py": ("--images", "1"),
     "datasaurus_story.py": ("--steps", "5"),
+    "guided_tshirts.py": ("--num", "3", "--steps", "8"),
+    "impute_series.py": ("--windows", "3", "--draws", "4", "--steps", "20"),
+    "letters.py": ("--steps", "60", "--num", "10"),
     "linear_gaussian.py": ("--n", "300", "--out", "posterior.png"),
     "ood_likelihood.py": ("--num", "1", "--steps", "3", "--out", "ood.png"),
     "same_marginals.py": ("--n", "500", "--steps", "90", "--out", "marginals.png"),
     "super_resolution.py": ("--num", "2", "--steps", "4"),
 }
 NEEDS_DATA = (pytest.mark.data, pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="no SCORESDE_DATA"))
-OF_DATA = ("datasaurus_story.py", "ood_likelihood.py", "super_resolution.py")
+OF_DATA = ("datasaurus_story.py", "impute_series.py", "ood_likelihood.py", "super_resolution.py")
 EXAMPLES = [
     pytest.param(path, id=path.name, marks=NEEDS_DATA if path.name in OF_DATA else ())
     for path in sorted((ROOT / "examples").glob("*.py"))

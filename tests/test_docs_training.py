@@ -22,7 +22,7 @@ from scoresde.data.readers import read_idx_set
 from scoresde.denoiser import FORMS
 from scoresde.losses.times import TIMES
 from scoresde.losses.weightings import WEIGHTINGS
-from scoresde.model import build
+from scoresde.model import build, build_classifier
 from scoresde.train.ema import EMA, RATES
 from scoresde.train.engine import TRACKERS
 from scoresde.train.objective import Objective
@@ -132,7 +132,11 @@ def test_every_recipe_is_listed_with_its_size() -> None:
     for name, network, millions, _ in rows:
         config = RECIPES[quoted(name)[0]]
         data = config.data.name
-        _, built = build(config, EVENTS.get(data, (1, 28, 28)), CLASSES.get(data, 10), "meta")
+        event, classes = EVENTS.get(data, (1, 28, 28)), CLASSES.get(data, 10)
+        if config.task == "classifier":
+            _, built = build_classifier(config, event, tuple(map(str, range(classes))), "meta")
+        else:
+            _, built = build(config, event, classes, "meta")
         assert quoted(network) == [config.network["name"]]
         assert f"{sum(p.numel() for p in built.parameters()) / 1e6:.3g}" == millions, name
 

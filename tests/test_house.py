@@ -55,7 +55,7 @@ LEVELS = (
     ("grids", "analytic", "analytic_start", "losses", "respace", "transforms"),
     ("samplers", "brownian"),
     ("guidance", "likelihood"),
-    ("checkpoint", "data", "nn", "page", "pictures"),
+    ("checkpoint", "classifier", "data", "nn", "page", "pictures"),
     ("config",),
     ("model",),
     ("metrics", "plotting", "train"),
@@ -261,14 +261,16 @@ def test_the_version_is_written_once() -> None:
 
 
 def test_weights_are_few_and_small() -> None:
-    """Only in scoresde/pretrained, at most 5 MB each and 1 MB for the classifier, each with its card."""
+    """Only in scoresde/pretrained, at most 5 MB each and 1 MB for classifiers, each with its card."""
     binary = {".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".npz", ".npy", ".pkl", ".h5", ".onnx", ".gz", ".zip"}
     weights = [path for path in tracked() if path.suffix in binary]
     assert weights
     for path in weights:
         assert path.parent == PACKAGE / "pretrained" and path.suffix == ".safetensors", path.relative_to(ROOT)
         assert path.with_suffix(".json").is_file(), f"{path.name} has no card"
-        assert path.stat().st_size <= (1e6 if path.stem == "features" else 5e6), path.relative_to(ROOT)
+        assert path.stat().st_size <= (1e6 if path.stem.endswith(("features", "classifier")) else 5e6), (
+            path.relative_to(ROOT)
+        )
     others = [path for path in tracked() if path not in weights]
     assert max(path.stat().st_size for path in others) < 1.5e6  # pictures of docs/ at most
 

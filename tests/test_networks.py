@@ -357,11 +357,20 @@ def test_checkpointing_halves_the_memory_of_activations(network: type, options: 
     ids=["mlp", "unet", "dit"],
 )
 def test_networks_compile_as_one_graph(name: str, options: dict, unchecked: dict) -> None:
-    network, x, label = small(name, unchecked, classes=4, **options)
-    y = torch.tensor([0, 3, 4])
+    """Classes and every other condition that they take among what they are given."""
+    takes = {"vector": 5} if name == "mlp" else {"vector": 5, "context": 6, "condition_channels": 2}
+    network, x, label = small(name, unchecked, classes=4, **takes, **options)
+    cond = {"y": torch.tensor([0, 3, 4]), "vector": torch.ones(3, 5)}
+    if name != "mlp":
+        mask = torch.tensor([[True] * 4, [True, False] * 2, [False] * 4])
+        cond |= {
+            "context": torch.ones(3, 4, 6),
+            "context_mask": mask,
+            "condition": torch.ones(3, 2, *[4] * (x.ndim - 2)),
+        }
     compiled = torch.compile(network, fullgraph=True, backend="eager")
     with torch.set_grad_enabled("checkpoint" in options):
-        assert (compiled(x, label, y) - network(x, label, y)).abs().max() < 1e-5
+        assert (compiled(x, label, **cond) - network(x, label, **cond)).abs().max() < 1e-5
 
 
 @every_network
@@ -426,6 +435,28 @@ def test_options_that_cannot_work(name: str, options: dict, message: str, unchec
     with pytest.raises(BadInput, match=message) as caught:
         small(name, unchecked, **options)
     assert "\n" not in str(caught.value)
+
+
+M = torch.ones(3, 6, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_conditions_of_another_shape(name: str, unchecked: dict) -> None:
+    network, x, label = small(name, unchecked, vector=5, context=6, condition_channels=2)
+    for cond, message in (
+        ({"vector": torch.zeros(3, 6)}, "vector of shape (3, 6) must have shape (3, 5)"),
+        ({"vector": torch.zeros(2, 5)}, "vector of shape (2, 5) must have shape (3, 5)"),
+        ({"context": torch.zeros(3, 7, 5)}, "context of shape (3, 7, 5) must have shape (3, any, 6)"),
+        (
+            {"context": torch.zeros(3, 7, 6), "context_mask": MASK},
+            "context_mask of shape (3, 6) must have shape (3, 7)",
+        ),
+        ({"context_mask": M}, "context_mask was given without context"),
+        ({"condition": torch.zeros(3, 1, 8, 8)}, "condition of shape (3, 1, 8, 8) must have shape (3, 2, any, any)"),
+    ):
+        with pytest.raises(BadInput) as caught:
+            network(x, label, **cond)
+        assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "mlp"])

@@ -32,11 +32,12 @@ from scoresde.train.run import Run, learning_rate
 
 MLP = {"name": "mlp", "width": 32, "depth": 1, "features": 16}
 UNET = {"name": "unet", "channels": 6, "multipliers": [1], "blocks": 1, "attention": [], "heads": 1, "dropout": 0.3}
+ENCODER = {"name": "encoder", "channels": 6, "multipliers": [1, 2], "blocks": 1, "heads": 1, "dropout": 0.3}
 
 
 def configured(network: dict | None = None, data: dict | None = None, **options: object) -> Config:
     """A small config: keys of `Config` and of its section ``train`` mixed."""
-    top = {key: options.pop(key) for key in ("sde", "prediction", "learned_variance", "time") if key in options}
+    top = {key: options.pop(key) for key in ("task", "sde", "prediction", "learned_variance", "time") if key in options}
     options = {"steps": 20, "batch_size": 16, "warmup": 3, "ema": 0.9, "report": False, **options}
     data = {"name": "moons", "options": {"n": 64}, **(data or {})}
     return parse_config(
@@ -169,13 +170,14 @@ KINDS: dict[str, tuple[dict, Callable[[], Dataset], dict]] = {
     "sliced": (MLP, points, {"prediction": "score", "objective": "sliced", "times": "levels"}),
     "edm": (MLP, points, {"sde": {"name": "edm"}, "prediction": "edm", "times": "lognormal", "uncertainty": True}),
     "flow": (MLP, points, {"sde": {"name": "flow"}, "prediction": "flow", "times": "logitnormal"}),
+    "classifier": (ENCODER, pictures, {"task": "classifier", "time": "1000t", "times": "loss_aware"}),
     "likelihood": (MLP, points, {"weighting": "likelihood", "times": "importance", "prediction": "eps"}),
 }
 
 
 def made(kind: str, **more: object) -> Run:
     network, data, options = KINDS[kind]
-    scaler = {"scaler": "image"} if network is UNET else {}
+    scaler = {"scaler": "image"} if data is pictures else {}
     network = more.pop("network", network)
     return Run(configured(network, scaler, **{**options, **more}), data())
 

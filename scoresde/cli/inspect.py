@@ -42,7 +42,7 @@ def as_text(facts: dict[str, Any]) -> str:
     shape = " x ".join(map(str, facts["event_shape"]))
     step = "" if facts["step"] is None else f" of {facts['config']['train']['steps']}"
     rows: list[tuple[str, str]] = [
-        ("model", facts["name"]),
+        (facts["task"], facts["name"]),
         ("file", f"{facts['path']} ({size_of(facts['bytes'])})"),
         ("sha256", facts["sha256"]),
         ("step", f"{facts['step']}{step}"),

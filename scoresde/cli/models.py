@@ -10,7 +10,7 @@ import click
 from scoresde.cli.params import json_option
 from scoresde.cli.text import align, size_of
 
-HEADLINES = ("agreement", "coverage", "kid", "w2")
+HEADLINES = ("accuracy", "agreement", "coverage", "kid", "w2")
 
 
 @click.command("models", short_help="The models that come with scoresde.")
@@ -25,9 +25,11 @@ def command(as_json: bool) -> None:
       scoresde sample --model NAME
     """  # noqa: D301 (click wants the \b)
     from scoresde.cli.describe import describe
-    from scoresde.model import card, shipped
+    from scoresde.model import CLASSIFIER, card, shipped, shipped_classifiers
 
-    facts: list[dict[str, Any]] = [{**describe(name), "card": card(name)} for name in shipped()]
+    known = shipped() | shipped_classifiers()
+    names = [each for name in shipped() for each in (name, name + CLASSIFIER) if each in known]
+    facts: list[dict[str, Any]] = [{**describe(name), "card": card(name)} for name in names]
     if as_json:
         click.echo(json.dumps(facts, indent=1, ensure_ascii=False))
         return

@@ -82,6 +82,9 @@ def command(ctx: click.Context, config: str, out: Path, resume: str | None, step
     if settings.train.report:
         tell(f"report: {out / REPORT} (losses, samples, settings)")
     tell(f"checkpoint: {path} (all weights and the optimiser's state)")
+    if settings.task == "classifier":
+        tell(f"to guide with it: scoresde.load_classifier({str(out)!r})")
+        return
     tell(f"to draw from it: {shlex.join(['scoresde', 'sample', '--model', str(out), '--steps', '10'])}")
 
 

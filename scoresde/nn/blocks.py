@@ -125,7 +125,9 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all pixels with a residual connection, divided by √2 with ``rescale``.
+    """Self-attention over all pixels with a residual connection, divided by √2 with ``rescale``; then ``cross``.
+
+    ``cross``, if a network sets it, is a `scoresde.nn.condition.CrossAttention` to what ``context`` holds.
 
     >>> Attention(2, 8, heads=2)(torch.zeros(1, 8, 6, 6)).shape
     torch.Size([1, 8, 6, 6])
@@ -137,11 +139,16 @@ class Attention(nn.Module):
         self.norm, self.qkv = norm(channels), conv(dims, channels, 3 * channels, 1)
         self.out = zero(conv(dims, channels, channels, 1))
         self.factor = math.sqrt(0.5) if rescale else None
+        self.cross: nn.Module | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: tuple[Tensor, Tensor | None] | None = None) -> Tensor:
         qkv = rearrange(self.qkv(self.norm(x)).flatten(2), "b (three n c) l -> three b n l c", three=3, n=self.heads)
         h = F.scaled_dot_product_attention(*qkv.unbind(0))
-        return rescaled(x + self.out(rearrange(h, "b n l c -> b (n c) l").reshape(x.shape)), self.factor)
+        x = rescaled(x + self.out(rearrange(h, "b n l c -> b (n c) l").reshape(x.shape)), self.factor)
+        if self.cross is None or context is None:
+            return x
+        h = self.cross(self.norm(x).flatten(2).transpose(1, 2), context)
+        return x + h.transpose(1, 2).reshape(x.shape)
 
 
 def rescaled(x: Tensor, factor: float | None) -> Tensor:

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from scoresde.errors import BadInput
 from scoresde.nn.blocks import zero
 from scoresde.nn.check import check_counts, check_flags, check_grid
-from scoresde.nn.embed import Sinusoidal, augment_linear, conditioned, label_embedding
+from scoresde.nn.condition import Concatenated, Context, CrossAttention, concatenated, context_of
+from scoresde.nn.embed import Sinusoidal, augment_linear, conditioned, label_embedding, vector_linear
 
 
 def positions(grid: Sequence[int], width: int) -> Float[Tensor, "tokens width"]:
@@ -32,6 +33,8 @@ class DiTBlock(nn.Module):
     """x + gate · attention(LN(x) (1 + scale) + shift), then the same with an MLP: adaLN-Zero, at first the identity.
 
     Shifts, scales and gates are a zero-initialised linear layer of the embedding (Peebles & Xie 2023, section 3.2).
+    Between the two, ``cross``, if the network sets it, adds cross-attention to a context (PixArt-α: Chen et al. 2024,
+    section 2.3), also zero at first.
 
     >>> x = torch.randn(2, 5, 8)
     >>> torch.equal(DiTBlock(8, heads=2)(x, torch.randn(2, 8)), x)
@@ -47,6 +50,7 @@ class DiTBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU("tanh"), nn.Linear(hidden, width))
         self.modulation = nn.Linear(width, 6 * width)
         self.dropout = nn.Dropout(dropout)
+        self.cross: nn.Module | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -56,13 +60,20 @@ class DiTBlock(nn.Module):
                 _glorot(layer)
         zero(self.modulation)
 
-    def forward(self, x: Float[Tensor, "batch tokens width"], embedding: Float[Tensor, "batch width"]) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens width"],
+        embedding: Float[Tensor, "batch width"],
+        context: Context | None = None,
+    ) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(embedding)[:, None].chunk(6, dim=2)
         h = self.qkv(torch.addcmul(shift1, self.norm1(x), 1 + scale1))
         h = F.scaled_dot_product_attention(
             *rearrange(h, "b l (three n c) -> three b n l c", three=3, n=self.heads).unbind(0)
         )
         x = torch.addcmul(x, gate1, self.dropout(self.out(rearrange(h, "b n l c -> b l (n c)"))))
+        if self.cross is not None and context is not None:
+            x = x + self.cross(x, context)
         return torch.addcmul(x, gate2, self.dropout(self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2))))
 
 
@@ -71,8 +82,9 @@ class DiT(nn.Module):
 
     The event is cut into pieces of ``patch`` pixels on every axis, one token each, whose places are told by fixed
     sinusoids. Published sizes (width, depth, heads): S 384, 12, 6; B 768, 12, 12; L 1024, 24, 16; XL 1152, 28, 16.
-    Labels are those of `UNet`: time of the size 0 … 1000, class y, ``augment`` numbers; so are ``learned_variance`` and
-    ``checkpoint``. Dropout, which the paper does without, is on the output of every attention and MLP.
+    Labels are those of `UNet`: time of the size 0 … 1000, class y, ``augment`` numbers; so are the other conditions,
+    ``learned_variance`` and ``checkpoint``. Dropout, which the paper does without, is on the output of every
+    self-attention and MLP.
 
     >>> import torch
     >>> DiT((1, 28, 28), width=32, depth=2, heads=2, patch=4)(torch.zeros(2, 1, 28, 28), torch.zeros(2)).shape
@@ -94,10 +106,14 @@ class DiT(nn.Module):
         learned_variance: bool = False,
         augment: int = 0,
         checkpoint: bool = False,
+        vector: int = 0,
+        context: int = 0,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         check_counts("DiT", width=width, heads=heads, patch=patch)
-        check_counts("DiT", 0, depth=depth, classes=classes, augment=augment)
+        check_counts("DiT", 0, depth=depth, classes=classes, augment=augment, vector=vector, context=context)
+        check_counts("DiT", 0, condition_channels=condition_channels)
         check_flags("DiT", learned_variance=learned_variance, checkpoint=checkpoint)
         self.event_shape = check_grid("DiT", event_shape, patch, f"patch {patch}")
         self.grid, self.patch, self.classes = [n // patch for n in self.event_shape[1:]], patch, classes
@@ -118,6 +134,11 @@ class DiT(nn.Module):
         for layer in (*self.time, *([self.labels] if self.labels else [])):
             if isinstance(layer, nn.Linear | nn.Embedding):
                 nn.init.normal_(layer.weight, std=0.02)
+        self.vector_in, self.context = vector_linear(vector, width), context
+        dims = len(self.grid)
+        self.condition_in = Concatenated(dims, condition_channels, width, patch, 1) if condition_channels else None
+        for block in self.blocks if context else []:
+            block.cross = CrossAttention(width, context, heads)
 
     def forward(
         self,
@@ -125,17 +146,22 @@ class DiT(nn.Module):
         label: Float[Tensor, "batch"],
         y: Tensor | None = None,
         augment: Float[Tensor, "batch augment"] | None = None,
+        vector: Float[Tensor, "batch vector"] | None = None,
+        context: Float[Tensor, "batch tokens context"] | None = None,
+        context_mask: Bool[Tensor, "batch tokens"] | None = None,
+        condition: Float[Tensor, "batch condition_channels *size"] | None = None,
     ) -> Float[Tensor, "batch outputs *space"]:
-        """The network's output at states x, time labels, class labels y (None: no class), augmentation labels."""
+        """The network's output at states x, time labels, class labels y (None: no class); others None: zeros."""
         if x.shape[1:] != self.event_shape:
             raise BadInput(f"DiT: events of shape {tuple(x.shape[1:])} must have shape {self.event_shape}")
-        embedding = F.silu(conditioned(self.time(label), self.labels, self.augment_in, y, augment))
-        h = self.stem(self._tokens(x)) + self.places
+        embedding = conditioned(self.time(label), self.labels, self.augment_in, y, augment, self.vector_in, vector)
+        embedding, tokens = F.silu(embedding), context_of(self.context, context, context_mask, len(x))
+        h = concatenated(self.stem(self._tokens(x)), self.condition_in, condition, x, tokens=True) + self.places
         for block in self.blocks:
             if self.checkpoint and torch.is_grad_enabled():
-                h = recomputed(block, h, embedding, use_reentrant=False)
+                h = recomputed(block, h, embedding, tokens, use_reentrant=False)
             else:
-                h = block(h, embedding)
+                h = block(h, embedding, tokens)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
         return self._events(self.out(torch.addcmul(shift, self.norm(h), 1 + scale)))
 

@@ -75,14 +75,25 @@ def augment_linear(augment: int, width: int) -> nn.Linear | None:
     return nn.Linear(augment, width, bias=False) if augment else None
 
 
+def vector_linear(vector: int, width: int) -> nn.Linear | None:
+    """The layer for a vector of ``vector`` numbers that the event depends on; zeros add nothing, nor does a new one."""
+    if not vector:
+        return None
+    layer = nn.Linear(vector, width, bias=False)
+    nn.init.zeros_(layer.weight)
+    return layer
+
+
 def conditioned(
     h: Float[Tensor, "batch width"],
     labels: nn.Embedding | None,
     augmentation: nn.Linear | None,
     y: Tensor | None,
     augment: Tensor | None,
+    vectors: nn.Linear | None = None,
+    vector: Tensor | None = None,
 ) -> Float[Tensor, "batch width"]:
-    """h plus what the classes y (None: no class) and the augmentation labels (None: zeros) add to it.
+    """h plus what the classes y (None: no class), augmentation labels and vectors (None: zeros) add to it.
 
     >>> import torch
     >>> conditioned(torch.zeros(2, 4), label_embedding(10, 4), None, torch.tensor([3, 10]), None).shape
@@ -91,8 +102,26 @@ def conditioned(
     if labels is not None:
         none = labels.num_embeddings - 1
         h = h + labels(torch.full((len(h),), none, device=h.device) if y is None else y)
-    if augment is None:
-        return h
-    if augmentation is None:
-        raise BadInput("augment was given to a network built without augmentation labels: set its option augment")
-    return h + augmentation(augment.to(h.dtype))
+    if augment is not None:
+        if augmentation is None:
+            raise BadInput("augment was given to a network built without augmentation labels: set its option augment")
+        h = h + augmentation(augment.to(h.dtype))
+    if vector is not None:
+        if vectors is None:
+            raise BadInput("vector was given to a network built without: set its option vector")
+        check_given("vector", vector, (len(h), vectors.in_features))
+        h = h + vectors(vector.to(h.dtype))
+    return h
+
+
+def check_given(name: str, given: Tensor, shape: tuple[int | None, ...]) -> None:
+    """Refuse a condition of another shape; None stands for any size.
+
+    >>> check_given("vector", torch.zeros(4, 3), (4, 8))
+    Traceback (most recent call last):
+    scoresde.errors.BadInput: vector of shape (4, 3) must have shape (4, 8)
+    """
+    sizes = tuple(given.shape)
+    if len(sizes) != len(shape) or any(b is not None and a != b for a, b in zip(sizes, shape, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise BadInput(f"{name} of shape {sizes} must have shape ({wanted})")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scoresde.errors import BadInput, choose
 from scoresde.nn.check import check_counts, check_flags
-from scoresde.nn.embed import Fourier, augment_linear, conditioned, label_embedding
+from scoresde.nn.embed import Fourier, augment_linear, conditioned, label_embedding, vector_linear
 from scoresde.schedule import per_sample
 
 TIME = ("fourier", "linear", "none")
@@ -24,8 +24,8 @@ class MLP(nn.Module):
     the input itself is always passed on too. ``time`` says how the label is told: as itself and by its Fourier features
     ("fourier"), as itself alone ("linear"), or not at all ("none": the output is the same at all times). The label is
     expected to be of order one (time="t" or "log_sigma/4"). With ``classes`` > 0 the label y is one of
-    0 … classes-1, or ``classes`` for none; ``augment`` is the number of numbers in an augmentation label. With
-    ``learned_variance`` the output has twice the event's channels.
+    0 … classes-1, or ``classes`` for none; ``augment`` is the number of numbers in an augmentation label, ``vector``
+    that of a condition's. With ``learned_variance`` the output has twice the event's channels.
 
     >>> import torch
     >>> MLP((2,), width=32, depth=2)(torch.zeros(4, 2), torch.zeros(4)).shape
@@ -45,10 +45,11 @@ class MLP(nn.Module):
         learned_variance: bool = False,
         time: str = "fourier",
         augment: int = 0,
+        vector: int = 0,
     ) -> None:
         super().__init__()
         check_counts("MLP", width=width)
-        check_counts("MLP", 0, depth=depth, classes=classes, augment=augment)
+        check_counts("MLP", 0, depth=depth, classes=classes, augment=augment, vector=vector)
         check_flags("MLP", learned_variance=learned_variance)
         choose("MLP time", time, TIME)
         size = math.prod(event_shape)
@@ -65,6 +66,7 @@ class MLP(nn.Module):
         self.last = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, (1 + learned_variance) * size))
         self.learned_variance = learned_variance
         self.augment, self.augment_in = augment, augment_linear(augment, width)
+        self.vector_in = vector_linear(vector, width)
 
     def forward(
         self,
@@ -72,16 +74,28 @@ class MLP(nn.Module):
         label: Float[Tensor, "batch"],
         y: Tensor | None = None,
         augment: Float[Tensor, "batch augment"] | None = None,
+        vector: Float[Tensor, "batch vector"] | None = None,
     ) -> Float[Tensor, "batch *output"]:
-        """The network's output at states x, time labels, class labels y (None: no class), augmentation labels."""
+        """The network's output at states x, time labels, class labels y (None: no class); others None: zeros."""
+        out = self.last(self.hidden(x, label, y, augment, vector))
+        return out.reshape(len(x), 2 * x.shape[1], *x.shape[2:]) if self.learned_variance else out.reshape(x.shape)
+
+    def hidden(
+        self,
+        x: Tensor,
+        label: Tensor,
+        y: Tensor | None = None,
+        augment: Tensor | None = None,
+        vector: Tensor | None = None,
+    ) -> Float[Tensor, "batch width"]:
+        """What the last layer sees."""
         if x.shape[1:] != self.event_shape:
             raise BadInput(f"MLP: events of shape {tuple(x.shape[1:])} must have shape {self.event_shape}")
         flat, label = per_sample(x), label[:, None]
         h = self.first(torch.cat([flat, *(features(flat) for features in self.inputs)], dim=1))
         if self.time_in is not None:
             h = h + self.time_in(label if self.time is None else torch.cat([label, self.time(label)], dim=1))
-        h = conditioned(h, self.labels, self.augment_in, y, augment)
+        h = conditioned(h, self.labels, self.augment_in, y, augment, self.vector_in, vector)
         for layer in self.layers:
             h = h + layer(h)
-        out = self.last(h)
-        return out.reshape(len(x), 2 * x.shape[1], *x.shape[2:]) if self.learned_variance else out.reshape(x.shape)
+        return h

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
@@ -27,12 +27,14 @@ from scoresde.nn.blocks import (
     zero,
 )
 from scoresde.nn.check import check_counts, check_flags, check_grid
-from scoresde.nn.embed import Fourier, Sinusoidal, augment_linear, conditioned, label_embedding
+from scoresde.nn.condition import Concatenated, Context, CrossAttention, concatenated, context_of
+from scoresde.nn.embed import Fourier, Sinusoidal, augment_linear, conditioned, label_embedding, vector_linear
 
 RESAMPLE = ("conv", "block")
 MODULATION = ("scale_shift", "add")
 EMBEDDING = ("sinusoidal", "fourier")
 PROGRESSIVE = ("none", "residual")
+Told = tuple[Tensor, Context | None]  # the embedding, for blocks, and the context, for attention
 
 
 class UNet(nn.Module):
@@ -45,6 +47,11 @@ class UNet(nn.Module):
     a label of so many numbers for the augmentation of training images (Karras et al. 2022, appendix F.2). With
     ``learned_variance`` there are twice as many output channels. ``checkpoint`` computes the blocks again in the
     backward pass rather than keep what is inside them (Chen et al. 2016).
+
+    What the event may depend on, beside a class: a vector of ``vector`` numbers; a sequence of tokens of ``context``
+    numbers each, attended to wherever there is attention; ``condition_channels`` channels of an image or series,
+    stretched to the event's size: an image of less resolution, a past window. All three are 0 if left out (see
+    `scoresde.nn.condition`).
 
     The networks of the literature, at patch 1, differ in:
 
@@ -91,11 +98,15 @@ class UNet(nn.Module):
         progressive_input: str = "none",
         augment: int = 0,
         checkpoint: bool = False,
+        vector: int = 0,
+        context: int = 0,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         check_counts("UNet", channels=channels, blocks=blocks, heads=heads, patch=patch, levels=len(multipliers))
         check_counts("UNet", **{f"multipliers[{i}]": m for i, m in enumerate(multipliers)})
-        check_counts("UNet", 0, classes=classes, augment=augment)
+        check_counts("UNet", 0, classes=classes, augment=augment, vector=vector, context=context)
+        check_counts("UNet", 0, condition_channels=condition_channels)
         check_flags("UNet", learned_variance=learned_variance, fir=fir, rescale=rescale, checkpoint=checkpoint)
         choose("UNet modulation", modulation, MODULATION)
         choose("UNet resample", resample, RESAMPLE)
@@ -163,6 +174,12 @@ class UNet(nn.Module):
         self.out = nn.Sequential(norm(width), nn.SiLU(), zero(conv(dims, width, (1 + learned_variance) * pixels)))
         self.augment, self.augment_in = augment, augment_linear(augment, emb)
         self.factor = math.sqrt(0.5) if rescale else None
+        # Conditions come last, so that what a network without them begins with is the same.
+        self.vector_in, self.context = vector_linear(vector, emb), context
+        self.condition_in = Concatenated(dims, condition_channels, channels, patch) if condition_channels else None
+        for layer in list(self.modules()) if context else []:
+            if isinstance(layer, Attention):
+                layer.cross = CrossAttention(layer.norm.num_channels, context, layer.heads)
 
     def forward(
         self,
@@ -170,8 +187,12 @@ class UNet(nn.Module):
         label: Float[Tensor, "batch"],
         y: Tensor | None = None,
         augment: Float[Tensor, "batch augment"] | None = None,
+        vector: Float[Tensor, "batch vector"] | None = None,
+        context: Float[Tensor, "batch tokens context"] | None = None,
+        context_mask: Bool[Tensor, "batch tokens"] | None = None,
+        condition: Float[Tensor, "batch condition_channels *size"] | None = None,
     ) -> Float[Tensor, "batch outputs *space"]:
-        """The network's output at states x, time labels, class labels y (None: no class), augmentation labels."""
+        """The network's output at states x, time labels, class labels y (None: no class); others None: zeros."""
         if x.ndim != self.dims + 2 or x.shape[1] != self.event_shape[0] or any(n % self.stride for n in x.shape[2:]):
             names = "length" if self.dims == 1 else "h, w"
             raise BadInput(
@@ -179,42 +200,43 @@ class UNet(nn.Module):
                 f" {names.replace(',', ' and')} divisible by {self.stride}"
             )
         embedding = self.time(label if self.sinusoidal else label[:, None])
-        embedding = F.silu(conditioned(embedding, self.labels, self.augment_in, y, augment))
+        embedding = conditioned(embedding, self.labels, self.augment_in, y, augment, self.vector_in, vector)
+        told = F.silu(embedding), context_of(self.context, context, context_mask, len(x))
         h = to_depth(x, self.patch)
-        seen, h = h, self.stem(h)
+        seen, h = h, concatenated(self.stem(h), self.condition_in, condition, x)
         skips = [h]
         for level in range(self.levels):
             if level:
-                h = self._resized(self.pool[level - 1], h, embedding, halve if self.fir else None)
+                h = self._resized(self.pool[level - 1], h, told, halve if self.fir else None)
                 if self.pyramid:
                     seen = self.pyramid[level - 1](halve(seen, True) if self.fir else seen)
                     seen = h = rescaled(seen + h, self.factor)
                 skips.append(h)
             for i in range(level * self.blocks, (level + 1) * self.blocks):
-                h = self._run(self.down[i], embedding, h)
+                h = self._run(self.down[i], told, h)
                 skips.append(h)
-        h = self._run(self.middle, embedding, h)
+        h = self._run(self.middle, told, h)
         for i in range(self.levels * (self.blocks + 1)):
-            h = self._run(self.up[i], embedding, h, skips.pop())
+            h = self._run(self.up[i], told, h, skips.pop())
             level, last = divmod(i + 1, self.blocks + 1)
             if not last and level < self.levels:
-                h = self._resized(self.unpool[level - 1], h, embedding, double)
+                h = self._resized(self.unpool[level - 1], h, told, double)
         return from_depth(self.out(h), self.patch).contiguous()
 
-    def _run(self, stage: nn.Module, embedding: Tensor, h: Tensor, skip: Tensor | None = None) -> Tensor:
+    def _run(self, stage: nn.Module, told: Told, h: Tensor, skip: Tensor | None = None) -> Tensor:
         """A block, or the layers of a stage one after another, on h beside what skips to it."""
 
-        def run(embedding: Tensor, h: Tensor, skip: Tensor | None) -> Tensor:
+        def run(told: Told, h: Tensor, skip: Tensor | None) -> Tensor:
             h = h if skip is None else torch.cat([h, skip], dim=1)
             for layer in [stage] if isinstance(stage, Block) else stage.children():
-                h = layer(h, embedding) if isinstance(layer, Block) else layer(h)
+                h = layer(h, told[not isinstance(layer, Block)])
             return h
 
         if self.checkpoint and torch.is_grad_enabled():
-            return recomputed(run, embedding, h, skip, use_reentrant=False)
-        return run(embedding, h, skip)
+            return recomputed(run, told, h, skip, use_reentrant=False)
+        return run(told, h, skip)
 
-    def _resized(self, layer: nn.Module, h: Tensor, embedding: Tensor, resize: Resample | None) -> Tensor:
+    def _resized(self, layer: nn.Module, h: Tensor, told: Told, resize: Resample | None) -> Tensor:
         if isinstance(layer, Block):
-            return self._run(layer, embedding, h)
+            return self._run(layer, told, h)
         return layer(h if resize is None else resize(h, self.fir))

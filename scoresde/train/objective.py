@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde.config import Config
+from scoresde.classifier import ClassifierModel
+from scoresde.config import Config, Train
 from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput
 from scoresde.losses import denoising_loss, hybrid_loss, make_times, sliced_score_matching_loss, vlb_loss
 from scoresde.losses.weightings import find_weighting
 from scoresde.nn.uncertainty import Uncertainty
+from scoresde.sde import SDE
 
 UINT8 = 256  # values of a pixel, which the image scaler puts on [-1, 1]
 
@@ -86,16 +89,57 @@ class Objective(nn.Module):
             self.uncertainty.load_state_dict(_group(state, "uncertainty."))
 
 
+class ClassifierObjective(nn.Module):
+    """The cross-entropy -log p(y | x_t, t) of every sample, x_t = α x_0 + σ ε, and whether its class is the likeliest.
+
+    (Dhariwal & Nichol 2021, section 4.) Of a config's ``train`` the times count; its other keys of the loss are those
+    of denoisers and must be left alone.
+    """
+
+    probes = False
+
+    def __init__(self, config: Config, classifier: ClassifierModel) -> None:
+        super().__init__()
+        self.classifier, self.network = classifier, classifier.network
+        self.times = make_times(config.train.times, classifier.sde)
+        fresh = Train.model_validate({})
+        for key in ("objective", "weighting", "uncertainty", "augment"):
+            if (value := getattr(config.train, key)) != getattr(fresh, key):
+                raise BadInput(f"train.{key} = {value!r} is of denoisers: task 'classifier' takes none")
+        if config.learned_variance:
+            raise BadInput("learned_variance: true is of denoisers: task 'classifier' takes none")
+
+    def own(self) -> list[nn.Parameter]:
+        """Nothing beside the network."""
+        return []
+
+    def forward(
+        self, x0: Tensor, t: Tensor, noise: Tensor, probe: Tensor | None, cond: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of every sample twice, as `Objective` has it, and 1 where the class is right, (n,) each."""
+        logits = self.classifier.logits(self.classifier.sde.perturb(x0, t, noise), t).float()
+        losses = F.cross_entropy(logits, cond["y"], reduction="none")
+        return losses, losses, (logits.argmax(dim=1) == cond["y"]).float()
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep."""
+        return {f"times.{key}": value for key, value in self.times.state().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take it back."""
+        self.times.load(_group(state, "times."))
+
+
 def _group(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 class ByLevel:
-    """Mean losses in equal parts of λ, from noise to data, since they were last read."""
+    """Mean losses, or other figures of samples, in equal parts of λ, from noise to data, since they were last read."""
 
-    def __init__(self, denoiser: Denoiser, parts: int = 8) -> None:
-        low, high = np.clip(denoiser.sde.knots((denoiser.sde.t_max, denoiser.sde.t_min)).lam, -10, 10).tolist()
-        self.sde, self.edges = denoiser.sde, torch.linspace(low, high, parts + 1)
+    def __init__(self, sde: SDE, parts: int = 8) -> None:
+        low, high = np.clip(sde.knots((sde.t_max, sde.t_min)).lam, -10, 10).tolist()
+        self.sde, self.edges = sde, torch.linspace(low, high, parts + 1)
         self.total, self.number = torch.zeros(parts), torch.zeros(parts)
 
     def add(self, t: Tensor, losses: Tensor) -> None:

@@ -30,10 +30,11 @@ class Preview:
     def draw(self) -> bytes:
         """Draw ``CALLS`` network calls a sample with the sampler measured best for that; returns the PNG.
 
-        There is none of events that are no points, series or images, nor where the network is not finite.
+        There is none of a classifier, of events that are no points, series or images, nor where the network is not
+        finite.
         """
         run, shape = self.run, self.run.data.event_shape
-        if not run.engine.main or len(shape) > 3:
+        if not run.engine.main or len(shape) > 3 or run.config.task == "classifier":
             return b""
         count = POINTS if len(shape) < 2 else IMAGES
         classes = len(run.data.classes) if getattr(run.network, "classes", 0) else 0

@@ -29,6 +29,11 @@ def write_report(out: Path, samples: bytes) -> Path:
         "<h2>Loss by noise level</h2>",
         "<p>Eight equal parts of λ = log α/σ, from noise (dark) to data (light).</p>",
         levels(lines),
+        *(
+            ["<h2>Accuracy by noise level</h2>", "<p>In the same parts.</p>", levels(lines, "accuracy")]
+            if config.get("task") == "classifier"
+            else []
+        ),
         "<h2>Settings</h2>",
         table(info, config),
     ]
@@ -49,17 +54,19 @@ def curves(lines: list[dict[str, Any]]) -> str:
     return svg(figure, "loss, gradient norm and samples per second over the steps")
 
 
-def levels(lines: list[dict[str, Any]]) -> str:
-    """The losses by noise level over the steps."""
+def levels(lines: list[dict[str, Any]], what: str = "loss") -> str:
+    """The losses, or the accuracy, by noise level over the steps."""
     from matplotlib import colormaps
 
     figure, (ax,) = axes()
-    for part in range(len(lines[0]["by_level"]) if lines else 0):
-        at = [(line["step"], line["by_level"][part]) for line in lines if line["by_level"][part] is not None]
+    key = "by_level" if what == "loss" else f"{what}_by_level"
+    for part in range(len(lines[0][key]) if lines else 0):
+        at = [(line["step"], line[key][part]) for line in lines if line[key][part] is not None]
         ax.plot([s for s, _ in at], [v for _, v in at], color=colormaps["viridis"](part / 8), linewidth=1.2)
-    ax.set(xlabel="step", ylabel="loss")
-    logarithmic(ax)
-    return svg(figure, "the loss in eight parts of the noise levels, over the steps")
+    ax.set(xlabel="step", ylabel=what)
+    if what == "loss":
+        logarithmic(ax)
+    return svg(figure, f"the {what} in eight parts of the noise levels, over the steps")
 
 
 def table(info: dict[str, Any], config: dict[str, Any]) -> str:

@@ -13,17 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
+from scoresde.classifier import ClassifierModel
 from scoresde.config import RUNTIME, Config, parse_config
 from scoresde.data import Dataset, Scaler, batches, check_trainable
 from scoresde.data.augment import LABELS, mirrored, transform
 from scoresde.data.loader import Batch
+from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput, TrainingStopped
-from scoresde.model import build, load_weights
+from scoresde.model import build, build_classifier, load_weights
 from scoresde.schedule import like, per_sample
 from scoresde.train.draws import DROPOUT, FIRST, Draws, batch_rows, draw, mix, seeded
 from scoresde.train.ema import EMA
 from scoresde.train.engine import Engine
-from scoresde.train.objective import ByLevel, Objective
+from scoresde.train.objective import ByLevel, ClassifierObjective, Objective
 
 IN_A_ROW = 10  # steps that are not finite, after which a run stops itself
 Tell = Callable[[str], None]
@@ -63,9 +65,8 @@ class Run:
         self.engine = Engine(device, train.precision, train.trackers)
         self.device, self.share = self.engine.device, self.engine.share(train.batch_size)
         with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
-            self.denoiser, self.network = build(config, data.event_shape, data.num_classes, self.device)
-            self.objective = Objective(config, self.denoiser).to(self.device)
-        self.by_level = ByLevel(self.denoiser)
+            self.model, self.network, self.objective = _of_task(config, data, self.device)
+        self.by_level, self.accuracy = ByLevel(self.model.sde), ByLevel(self.model.sde)
         if train.init:
             self.network.load_state_dict(load_weights(train.init, self.network))
         self.ema = EMA(self.network, train.ema)
@@ -92,7 +93,7 @@ class Run:
         x0, cond, draws = self.batch()
         while True:
             try:
-                losses, total = self.descend(x0, cond, draws)
+                told = self.descend(x0, cond, draws)
                 break
             except RuntimeError as error:
                 if not _out_of_memory(error) or self.micro == 1 or self.engine.world > 1:
@@ -100,7 +101,8 @@ class Run:
                 self.micro = (self.micro + 1) // 2
             self.tell(f"step {self.step + 1}: out of memory; batches of {len(x0)} now go in parts of {self.micro}")
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
-        t, weight, losses, total = self.engine.gather(torch.stack([draws.t, draws.weight, losses, total], 1)).unbind(1)
+        rows = self.engine.gather(torch.stack([draws.t, draws.weight, *told], 1))
+        t, weight, losses, total, *right = rows.unbind(1)
         loss, total = float((weight * losses).mean()), float(total.mean())
         if math.isfinite(total) and math.isfinite(float(norm)):
             self.optimiser.step()
@@ -110,10 +112,13 @@ class Run:
         else:
             self.skipped += 1
         self.by_level.add(t, losses)
+        for each in right:
+            self.accuracy.add(t, each)
         self.step += 1
         if self.skipped:
             self.report_skipped(t[~torch.isfinite(losses)], float(norm))
-        return {"loss": loss, "gradient": float(norm)}
+        figures = {"loss": loss, "gradient": float(norm)}
+        return {**figures, "accuracy": float(right[0].mean())} if right else figures
 
     def batch(self) -> tuple[Tensor, dict[str, Tensor], Draws]:
         """This process's rows of the step's batch on the device: scaled events, what the network is told, draws."""
@@ -122,8 +127,8 @@ class Run:
             self.feed = batches(data, self.rows, self.step, sys.maxsize, train.workers, pin=self.device.type != "cpu")
         _, x, labels = next(self.feed)
         classes = getattr(self.network, "classes", 0) if labels is not None else 0
-        shape = (train.batch_size, *data.event_shape)
-        whole = draw(shape, self.objective.times, train, self.step, bool(classes), self.objective.probes)
+        shape, drops = (train.batch_size, *data.event_shape), bool(classes) and self.config.task == "denoiser"
+        whole = draw(shape, self.objective.times, train, self.step, drops, self.objective.probes)
         draws = whole.rows(self.share).to(self.device)
         x0 = self.scaler.encode(x.to(self.device, non_blocking=True))
         if draws.mirrored is not None:
@@ -132,8 +137,10 @@ class Run:
         if draws.warped is not None:
             x0, cond["augment"] = transform(x0, draws.warped), draws.warped
         if classes:
-            assert labels is not None and draws.unlabelled is not None
-            cond["y"] = torch.where(draws.unlabelled, classes, labels.to(self.device, non_blocking=True))
+            assert labels is not None
+            cond["y"] = labels.to(self.device, non_blocking=True)
+        if draws.unlabelled is not None:
+            cond["y"] = torch.where(draws.unlabelled, classes, cond["y"])
         return x0, cond, draws
 
     def rows(self, step: int) -> Tensor:
@@ -146,11 +153,11 @@ class Run:
         self.feed = None
         self.engine.end()
 
-    def descend(self, x0: Tensor, cond: Mapping[str, Tensor], draws: Draws) -> tuple[Tensor, Tensor]:
-        """The gradient of the mean loss of this process's rows, in parts that fit; the losses, and as minimised."""
+    def descend(self, x0: Tensor, cond: Mapping[str, Tensor], draws: Draws) -> list[Tensor]:
+        """The gradient of the mean loss of this process's rows, in parts that fit; the losses, the same as minimised,
+        and what else the objective tells of each row."""
         self.optimiser.zero_grad(set_to_none=True)
-        losses: list[Tensor] = []
-        totals: list[Tensor] = []
+        figures: list[Tensor] = []
         starts = range(0, len(x0), self.micro)
         with seeded(
             mix(self.config.train.seed, self.step * self.engine.world + self.engine.rank, DROPOUT), self.device
@@ -160,12 +167,11 @@ class Run:
                 of, given = draws.rows(part), {key: value[part] for key, value in cond.items()}
                 with self.engine.shared(self.wrapped, start == starts[-1]):
                     with self.engine.autocast():
-                        loss, total = self.wrapped(x0[part], of.t, of.noise, of.probe, given)
+                        loss, total, *more = self.wrapped(x0[part], of.t, of.noise, of.probe, given)
                     total = of.weight * total
                     (total.sum() / len(x0)).backward()
-                losses.append(loss.detach())
-                totals.append(total.detach())
-        return torch.cat(losses), torch.cat(totals)
+                figures.append(torch.stack([loss, total, *more]).detach())
+        return list(torch.cat(figures, dim=1))
 
     def report_skipped(self, t: Tensor, norm: float) -> None:
         """Tell of a step that was not finite; ten in a row stop the run."""
@@ -174,6 +180,12 @@ class Run:
         if self.skipped >= IN_A_ROW:
             raise TrainingStopped(f"step {self.step}: ten steps in a row not finite {what}")
         self.tell(f"step {self.step} skipped: its loss or gradient is not finite {what}")
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """What a run of task "denoiser" trains."""
+        assert isinstance(self.model, Denoiser)
+        return self.model
 
     # ----------------------------------------------------------------------------------------------------- what is kept
 
@@ -247,6 +259,17 @@ class Run:
             state.setdefault(int(index), {})[name] = value
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.skipped, self.feed = int(info["step"]), int(info.get("skipped", 0)), None
+
+
+def _of_task(
+    config: Config, data: Dataset, device: torch.device
+) -> tuple[Denoiser | ClassifierModel, nn.Module, Objective | ClassifierObjective]:
+    """What a config trains, its network, and what is minimised."""
+    if config.task == "classifier":
+        classifier, network = build_classifier(config, data.event_shape, tuple(data.classes), device)
+        return classifier, network, ClassifierObjective(config, classifier).to(device)
+    denoiser, network = build(config, data.event_shape, data.num_classes, device)
+    return denoiser, network, Objective(config, denoiser).to(device)
 
 
 def _decisive(config: Config) -> dict[str, Any]:

@@ -38,8 +38,9 @@ def train(
     know of something. With ``resume`` (True or "auto") the newest whole checkpoint in ``out`` is continued exactly, if
     there is one, or that of a file; without it one that is there is an error, never overwritten. ``data`` are those of
     the config, if the caller has them already. In ``out`` come to lie the checkpoint and ``keep - 1`` before it, the
-    model, log.jsonl (a line of means every ``log_every`` steps, with the losses in eight equal parts of λ from noise to
-    data), pictures of samples every ``sample_every`` steps, and at the end a page about the run.
+    model, log.jsonl (a line of means every ``log_every`` steps, with the losses, and of a classifier its accuracy, in
+    eight equal parts of λ from noise to data), pictures of samples every ``sample_every`` steps, and at the end a page
+    about the run.
     """
     out = Path(out)
     path = out / CHECKPOINT
@@ -104,7 +105,8 @@ def stride(run: Run, out: Path, log: Log, preview: Preview, report: Report | Non
     if report and run.engine.main:
         report(run.step, figures)
     if log.add(run.step, figures) or run.step == train.steps:
-        log.write(run.step, lr=learning_rate(run.config, run.step - 1), by_level=run.by_level.read())
+        more = {"accuracy_by_level": run.accuracy.read()} if run.config.task == "classifier" else {}
+        log.write(run.step, lr=learning_rate(run.config, run.step - 1), by_level=run.by_level.read(), **more)
     if run.step % train.checkpoint_every == 0 and run.step < train.steps:
         save(run, out)
     if train.snapshots and run.step % train.snapshots == 0 and run.engine.main:
