@@ -7,11 +7,13 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from jaxtyping import install_import_hook
+import jaxtyping
+from checker import checked
 
 CORE = ("schedule", "sde", "families", "ddpm", "denoiser", "analytic", "noise", "grids", "losses", "samplers")
 CHECKED = (*CORE, "likelihood", "nn")
-install_import_hook([f"scoresde.{name}" for name in CHECKED], "checker.beartype")
+jaxtyping.jaxtyped = checked
+jaxtyping.install_import_hook([f"scoresde.{name}" for name in CHECKED], None)
 
 import torch  # noqa: E402
 
