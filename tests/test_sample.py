@@ -135,7 +135,12 @@ def test_any_number_of_steps_under_any_sde(name: str, sde: str) -> None:
 
 def thrift(name: str) -> dict[str, object]:
     """The options of fewest calls, for long runs of the samplers that make several at a level or step."""
-    return {"ode": {"method": "euler"}, "travel": {"repeats": 1}, "langevin": {"repeats": 1}}.get(name, {})
+    fewest: dict[str, dict[str, object]] = {
+        "ode": {"method": "euler"},
+        "travel": {"repeats": 1},
+        "langevin": {"repeats": 1},
+    }
+    return fewest.get(name, {})
 
 
 @pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if sampler.by_steps])
