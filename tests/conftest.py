@@ -1,5 +1,6 @@
 """Every test, and what it starts, runs on one thread; shapes in the annotations of core and networks are checked."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -7,15 +8,26 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from jaxtyping import install_import_hook
+import jaxtyping
+from checker import checked, new_test
 
 CORE = ("schedule", "sde", "families", "ddpm", "denoiser", "analytic", "noise", "grids", "losses", "samplers")
 CHECKED = (*CORE, "likelihood", "nn")
-install_import_hook([f"scoresde.{name}" for name in CHECKED], "checker.beartype")
+jaxtyping.jaxtyped = checked
+jaxtyping.install_import_hook([f"scoresde.{name}" for name in CHECKED], None)
 
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: the garbage collector need not look through it again."""
+    gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    new_test()
 
 
 @pytest.fixture(scope="module")

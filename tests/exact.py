@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import torch
 
@@ -17,6 +18,7 @@ DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if not sampler.stoch
 STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.stochastic]
 
 
+@cache
 def mixture(d: int = 2) -> scoresde.GaussianMixture:
     """An asymmetric mixture: its flow is smooth and nonlinear."""
     return scoresde.GaussianMixture.example(d)

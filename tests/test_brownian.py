@@ -225,10 +225,10 @@ FOLLOWERS: dict[str, Callable[..., Any]] = {
 
 
 def end(sde: scoresde.SDE, sampler: str, n: int, source: Callable[[Table], scoresde.noise.Noise]) -> torch.Tensor:
-    """128 runs on the mixture from a fixed start to t_min; their noise is one sample's, of 256 coordinates."""
+    """64 runs on the mixture from a fixed start to t_min; their noise is one sample's, of 128 coordinates."""
     solver = FOLLOWERS[sampler](sde, make_grid("lambda", sde, n, "t_min"))
     noise = source(solver)
-    x = torch.randn(128, 2, generator=torch.Generator().manual_seed(0), dtype=F64) * sde.prior_std()
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=F64) * sde.prior_std()
     return solver.run(mixture().denoiser(sde), x, lambda i, j, x: noise(i, j, x.reshape(1, -1)).reshape(x.shape))[0]
 
 
@@ -236,13 +236,13 @@ def end(sde: scoresde.SDE, sampler: str, n: int, source: Callable[[Table], score
 def test_runs_converge_path_by_path(name: str) -> None:
     """Strong order 1, that of additive noise, for every sampler, all to one limit; 0 with a draw for each step."""
     sde, n = SDES[name], 12
-    limit = end(sde, "sheun", 64 * n, lambda solver: brownian(0, [0], solver))
+    limit = end(sde, "sheun", 32 * n, lambda solver: brownian(0, [0], solver))
 
     def errors(sampler: str, source: Callable[[Table], scoresde.noise.Noise]) -> list[float]:
-        return [float((end(sde, sampler, steps, source) - limit).abs().mean()) for steps in (n, 16 * n)]
+        return [float((end(sde, sampler, steps, source) - limit).abs().mean()) for steps in (n, 8 * n)]
 
     for sampler in FOLLOWERS:
         coarse, fine = errors(sampler, lambda solver: brownian(0, [0], solver))
-        assert math.log2(coarse / fine) / 4 > 0.85, sampler
-        assert fine < 0.05, sampler
+        assert math.log2(coarse / fine) / 3 > 0.85, sampler
+        assert fine < 0.1, sampler
     assert min(errors("ddpm", lambda solver: SeededNoise(0, [0]))) > 0.5

@@ -440,7 +440,6 @@ BAD = [
     (("--save-every", "0"), "save-every must be a positive integer"),
     (("--sampler", "ddpm", "--variance", "uper"), "did you mean 'upper'?"),
     (("--sampler", "pc", "--predictor", "ode"), "ddpm, em, ddim"),
-    (("--sampler", "pc", "--predictor", "sheun"), "two calls a step"),
     (("--sampler", "autoo", "--nfe", "5"), "did you mean 'auto'?"),
     (("--sampler", "auto", "--times", "1,0.5,0"), "give nfe, or name a sampler for this grid"),
     (("--grid", "ddim50"), "keeps steps of a DDPM chain, VPSDE is none"),

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 import scoresde
 
@@ -314,6 +315,23 @@ def test_the_readmes_python_runs(block: str, capsys: pytest.CaptureFixture[str])
     used = {name for name in scoresde.__all__ if names.get(name) is getattr(scoresde, name)}
     assert used  # it shows something of the package, and that much of it works
     assert "print(" not in block or capsys.readouterr().out.strip()
+
+
+def test_the_tests_check_annotations_and_their_shapes() -> None:
+    """Of arguments, of results and of a dataclass; an integer is a number."""
+    sde, x = scoresde.VPSDE(), torch.ones(3, 2)
+    assert scoresde.VPSDE(beta_max=20).log_alpha(torch.ones(2)).shape == (2,)
+    mean = scoresde.Denoiser(lambda x, t: x, sde).posterior
+    assert mean(x, 0, 1)[0].shape == (3, 2)
+    wide = type("Wide", (scoresde.VPSDE,), {"sigma": lambda self, t: x})()
+    for wrong in (
+        lambda: scoresde.VPSDE(beta_max="20"),
+        lambda: sde.log_alpha(0.5),
+        lambda: sde.prior_log_prob(x.int()),
+        lambda: wide.phi(x[0]),
+    ):
+        with pytest.raises(TypeError, match="type"):
+            wrong()
 
 
 def test_what_the_readme_links_to_exists() -> None:

@@ -20,7 +20,7 @@ import scoresde
 from scoresde import BadInput, Row, Table
 from scoresde.samplers.adams import deis, ipndm, lms, phi_ab, plms, pndm
 from scoresde.samplers.dpm_solver import dpm2m, dpm3m, dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
-from scoresde.samplers.multistep import ddim, eab2, eab3, eab4, exponential_multistep, kernel_moment, mean_weights
+from scoresde.samplers.multistep import ddim, eab2, eab3, eab4, exponential_multistep, kernel_moments, mean_weights
 from scoresde.samplers.predictor_corrector import sa_solver, unipc
 
 CONTINUOUS = [name for name in SDES if name != "ddpm"]  # a chain's β jumps at its knots, which caps every order
@@ -254,7 +254,7 @@ def test_unipc_equals_the_papers_algorithms(
 def adams_weights(z: float, nodes: list[float]) -> np.ndarray:
     """∫_0^1 z e^{-z(1-u)} L_j(u) du from the moments: Σ_j w_j u_j^m = J_m."""
     V = np.array([[node**m for node in nodes] for m in range(len(nodes))])
-    return np.linalg.solve(V, [kernel_moment(m, z) for m in range(len(nodes))])
+    return np.linalg.solve(V, kernel_moments(len(nodes) - 1, z))
 
 
 @pytest.mark.parametrize("sde", SDES.values(), ids=SDES)

@@ -113,44 +113,34 @@ def test_an_aborted_run_leaves_nothing_behind() -> None:
 # ------------------------------------------------------------------------------------------------------ counts, grids
 
 
+@pytest.mark.parametrize("sde", SDES)
 @pytest.mark.parametrize("name", FIXED)
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 11, 27, 53])
-def test_any_number_of_steps_under_any_sde(name: str, n: int) -> None:
-    """Finite, exactly n intervals, counted calls = result.nfe = the documented formula."""
-    for sde in SDES.values():
-        calls: list[float] = []
-        denoiser = scoresde.Denoiser(lambda x, t, c=calls: c.append(float(t[0])) or torch.tanh(x), sde, "x0")
-        out = scoresde.sample(denoiser, (2, 2), name, n, dtype=F64)
-        assert len(calls) == out.nfe == documented_nfe(name, n)
-        assert len(out.times) == n + 1 and torch.isfinite(out.x).all()
-        assert sde.t_min * (1 - 1e-9) <= min(calls) and max(calls) <= sde.t_max
-        assert out.times[0] == sde.t_max and all(a > b for a, b in pairwise(out.times))
+def test_any_number_of_steps_under_any_sde(name: str, sde: str) -> None:
+    """Finite, exactly n falling intervals, calls within the ends; counted calls = result.nfe = the documented formula.
 
-
-@pytest.mark.parametrize("name", TABLES)
-def test_thousands_of_steps(name: str) -> None:
-    """The same of 999 steps under every SDE, and of 1500.
-
-    All of it stands in the table, whose coefficients are finite or it would not exist; the longest is run as well.
+    Thousands of steps are cheap: one number a state, and noise that is drawn once.
     """
-    options = {"repeats": 1} if name in ("travel", "langevin") else {}
-    for sde, n in [*((sde, 999) for sde in SDES.values()), (VP, 1500)]:
-        table, _ = plan_run(sde, SAMPLERS[name], n, options=options)
-        assert isinstance(table, scoresde.Table) and len(table.times) == n + 1
-        assert table.nfe == documented_nfe(name, n, **options)
-        assert table.times[0] == sde.t_max and all(a > b for a, b in pairwise(table.times))
-        assert all(sde.t_min * (1 - 1e-9) <= row.t <= sde.t_max for row in table.rows if row.calls)
-        if n == 1500:
-            calls: list[int] = []
-            denoiser = scoresde.Denoiser(lambda x, t, c=calls: c.append(1) or torch.tanh(x), sde, "x0")
-            x, counted = table.run(denoiser, torch.ones(1, 1, dtype=F64), SeededNoise(0, [0]))
-            assert len(calls) == counted == table.nfe and torch.isfinite(x).all()
+    one, ends = torch.ones(1, 1, dtype=F64), SDES[sde]
+    for n in (1, 2, 3, 4, 5, 7, 11, 27, 53, 999, 1500):
+        calls: list[torch.Tensor] = []
+        denoiser = scoresde.Denoiser(lambda x, t, c=calls: c.append(t) or torch.tanh(x), ends, "x0")
+        options = thrift(name) if n > 500 else {}
+        out = scoresde.sample(denoiser, (1, 1), name, n, noise=lambda *step: one, dtype=F64, **options)
+        assert len(calls) == out.nfe == (n if options.get("method") else documented_nfe(name, n, **options))
+        assert len(out.times) == n + 1 and torch.isfinite(out.x).all()
+        seen = torch.cat(calls)
+        assert ends.t_min * (1 - 1e-9) <= seen.min() and seen.max() <= ends.t_max
+        assert out.times[0] == ends.t_max and all(a > b for a, b in pairwise(out.times))
 
 
-@pytest.mark.parametrize("n", [999, 1500])
-def test_thousands_of_steps_of_the_ode(n: int) -> None:
-    out = scoresde.sample(scoresde.Denoiser(lambda x, t: x, VP, "v"), (1, 1), "ode", n, method="euler", dtype=F64)
-    assert len(out.times) == n + 1 and out.nfe == n and torch.isfinite(out.x).all()
+def thrift(name: str) -> dict[str, object]:
+    """The options of fewest calls, for long runs of the samplers that make several at a level or step."""
+    fewest: dict[str, dict[str, object]] = {
+        "ode": {"method": "euler"},
+        "travel": {"repeats": 1},
+        "langevin": {"repeats": 1},
+    }
+    return fewest.get(name, {})
 
 
 @pytest.mark.parametrize("name", [name for name, sampler in SAMPLERS.items() if sampler.by_steps])

@@ -104,11 +104,11 @@ def steps(
     choose("space", space, SPACES)
     at = sde.knots([*reversed(past), *times])
     last, found = len(at.t) - 1, list[Step]()
+    finite = np.cumsum(np.isfinite(at.lam)).tolist()
     for i in range(len(past), last):
         h = float(at.lam[i + 1] - at.lam[i])
         a = decay(float(at.t[i]), h) if decay else 0.0
-        known = int(np.isfinite(at.lam[: i + 1]).sum())
-        k = min(order, known, last - i) if lower_order_final else min(order, known)
+        k = min(order, finite[i], last - i) if lower_order_final else min(order, finite[i])
         step = Step(at, i, k, *_lead(space, at, i, h, a))
         found.append(step if step.regular else step._replace(k=1))
     return found
@@ -172,9 +172,9 @@ def lagrange(nodes: np.ndarray, points: np.ndarray) -> np.ndarray:
     >>> lagrange(np.array([0.0, -1.0]), np.array([0.5])).tolist()
     [[1.5], [-0.5]]
     """
-    basis = np.ones((len(nodes), len(points)))
+    basis, to = np.ones((len(nodes), len(points))), points - nodes[:, None]
     for j, m in permutations(range(len(nodes)), 2):
-        basis[j] *= (points - nodes[m]) / (nodes[j] - nodes[m])
+        basis[j] *= to[m] / (nodes[j] - nodes[m])
     return basis
 
 
@@ -185,31 +185,34 @@ def mean_weights(z: float, nodes: np.ndarray) -> np.ndarray:
     """
     points, density = kernel(z)
     c = lagrange(nodes, points) @ density
-    whole = kernel_moment(0, z) if z else 1.0
+    terms, exact = c.tolist(), kernel_moments(len(nodes) - 1, z) if z else [1 / (m + 1) for m in range(len(nodes))]
     for m in range(1, len(nodes)):
-        moment, size = float(c @ nodes**m), float(np.abs(c) @ np.abs(nodes**m))
-        exact = kernel_moment(m, z) / whole if z else 1 / (m + 1)
-        if abs(moment - exact) > TOLERANCE * max(1.0, size):
-            raise ArithmeticError(f"moment {m} of a multistep row is off by {moment - exact:.3g} (z = {z:.3g})")
+        terms = [term * node for term, node in zip(terms, nodes.tolist(), strict=True)]
+        moment, size = sum(terms), sum(map(abs, terms))
+        if abs(moment - exact[m] / exact[0]) > TOLERANCE * max(1.0, size):
+            raise ArithmeticError(f"moment {m} of a multistep row is {moment:.3g} (z = {z:.3g})")
     return c
 
 
-def kernel_moment(m: int, z: float) -> float:
-    """z ∫_0^1 e^{-z(1-s)} s^m ds: what exact weights must give for s^m, in closed form (a φ-function).
+def kernel_moments(highest: int, z: float) -> list[float]:
+    """z ∫_0^1 e^{-z(1-s)} s^m ds, m = 0, …, ``highest``: what exact weights must give for s^m, in closed form.
 
-    Σ_k (-z)^k m!/(m+k+1)! z for small |z|, else J_m = 1 - (m/z) J_{m-1} from J_0 = 1 - e^{-z}.
+    (φ-functions.) J_m = 1 - (m/z) J_{m-1}: upward from J_0 = 1 - e^{-z} or, for small |z|, downward from the last by
+    its series Σ_k (-z)^k m!/(m+k+1)! z.
     """
     if abs(z) < 4:
-        term, total, k = z / (m + 1), 0.0, 0
-        while abs(term) > 1e-18 * max(1e-300, abs(total)) and k < 100:
-            total += term
+        term, moments, k = z / (highest + 1), [0.0], highest + 1
+        while abs(term) > 1e-18 * abs(moments[0]) and k < 100:
+            moments[0] += term
             k += 1
-            term *= -z / (m + k + 1)
-        return total
-    moment = -math.expm1(-z)
-    for j in range(1, m + 1):
-        moment = 1 - j / z * moment
-    return moment
+            term *= -z / k
+        for m in range(highest, 0, -1):
+            moments.insert(0, z / m * (1 - moments[0]))
+        return moments
+    moments = [-math.expm1(-z)]
+    for m in range(1, highest + 1):
+        moments.append(1 - m / z * moments[-1])
+    return moments
 
 
 def in_lambda(step: Step) -> np.ndarray:

@@ -27,7 +27,7 @@ import torch
 
 from scoresde.errors import BadInput
 from scoresde.grids import Times
-from scoresde.samplers.multistep import decay_of_eta, exponential_multistep, kernel_moment
+from scoresde.samplers.multistep import decay_of_eta, exponential_multistep, kernel_moments
 from scoresde.samplers.runge_kutta import Stage, step_rows
 from scoresde.samplers.table import Row, Table
 from scoresde.schedule import Knots
@@ -86,8 +86,8 @@ def _stages(method: Method, space: str, at: Knots, a: float) -> list[Stage]:
         else:
             z, keep = -span[k], at.alpha[k] / at.alpha[0]
             gain = sigma[k] - keep * sigma[0]
-        m = kernel_moment(1, float(z)) / kernel_moment(0, float(z)) if z else 0.5
-        stages.append(Stage(float(at.t[k]), float(keep), [float(gain) * w for w in weigh(m)]))
+        whole, first = kernel_moments(1, float(z)) if z else (1.0, 0.5)
+        stages.append(Stage(float(at.t[k]), float(keep), [float(gain) * w for w in weigh(first / whole)]))
     noise = float(at.sigma[-1]) * math.sqrt(-math.expm1(-2 * a))
     return [*stages[:-1], stages[-1]._replace(c=[0.0] * (len(method) - 1) + [noise])]
 

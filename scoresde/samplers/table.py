@@ -102,7 +102,7 @@ class Table(Solver):
         choose("space", self.space, SPACES)
         numbers = [(row.a, *row.b, *row.c) for row in self.rows]
         for row, values in zip(self.rows, numbers, strict=True):
-            if not all(map(np.isfinite, values)):
+            if not all(map(math.isfinite, values)):
                 raise BadInput(
                     f"no finite coefficients for the step from t = {row.t:.6g} to {row.t_next:.6g} in {self.space}"
                     f" space under {self.sde}: use another grid or sampler"
@@ -141,26 +141,30 @@ class Table(Solver):
         width = 2 + (max(b - a for a, b in pairwise([-1, *ends])) if self.exact else len(self.rows))
         if any(j > i - begin for begin, i, row in self._by_interval() for j, w in enumerate(row.c) if w):
             return math.inf  # noise of an earlier interval: not independent of the state
-        data = np.eye(width)[0]
+        data, fresh = np.eye(2, width)
         depth = _deepest(self.rows)
         # The outputs on a point mass before the first row, for tables that start with a history.
-        calls = [] if self.space == "v" else [data if self.space == "x0" else np.eye(width)[1]] * depth
-        state, worst = at.alpha[0] * data + at.sigma[0] * np.eye(width)[1], 0.0
-        for begin, i, row in self._by_interval():
+        calls = [] if self.space == "v" else [data if self.space == "x0" else fresh] * depth
+        levels = list(zip(*(values.tolist() for values in (at.alpha, at.sigma, end.alpha, end.sigma)), strict=True))
+        state, worst = levels[0][0] * data + levels[0][1] * fresh, 0.0
+        for (begin, i, row), (alpha, sigma, alpha_t, sigma_t) in zip(self._by_interval(), levels, strict=True):
             if row.calls:
-                eps = (state - at.alpha[i] * data) / at.sigma[i]
-                output = {"x0": data, "eps": eps, "v": at.alpha[i] * eps - at.sigma[i] * data}[self.space]
+                output = data
+                if self.space != "x0":
+                    output = (state - alpha * data) / sigma
+                if self.space == "v":
+                    output = alpha * output - sigma * data
                 calls = [output, *calls[: depth - 1]]
             state = row.a * state
             for weight, output in zip(row.b, calls, strict=False):
-                state = state + weight * output
+                state += weight * output
             for j, weight in enumerate(row.c):
                 state[2 + i - j - begin] += weight
             if row.ends:
-                scale, spread = np.hypot(end.alpha[i], end.sigma[i]), np.linalg.norm(state[1:])
-                worst = max(worst, abs(state[0] - end.alpha[i]) / scale, abs(spread - end.sigma[i]) / scale)
+                scale, spread = math.hypot(alpha_t, sigma_t), math.sqrt(state[1:] @ state[1:])
+                worst = max(worst, abs(float(state[0]) - alpha_t) / scale, abs(spread - sigma_t) / scale)
                 if self.exact:
-                    state = end.alpha[i] * data + end.sigma[i] * np.eye(width)[1]
+                    state = alpha_t * data + sigma_t * fresh
         return float(worst)
 
     def _by_interval(self) -> Iterator[tuple[int, int, Row]]:
@@ -171,7 +175,7 @@ class Table(Solver):
             begin = i + 1 if row.ends and self.exact else begin
 
     @cached_property
-    def _steps(self) -> list[_Step]:
+    def resolved(self) -> list[_Step]:
         """The rows with every reference resolved: which older outputs and noises each uses, and when they are freed."""
         calls = np.cumsum([row.calls for row in self.rows]).tolist()
         uses = [{calls[i] - 1 - j: w for j, w in enumerate(row.b) if w} for i, row in enumerate(self.rows)]
@@ -247,7 +251,7 @@ class Table(Solver):
         skips, scales, net, learned = plan
         outputs, noises = {-1 - j: output for j, output in enumerate(history)}, dict[int, Tensor]()
         estimate, spread, last = x, None, len(self.rows) - 1
-        for i, (call, kept, a, b, rest, end) in enumerate(self._steps):
+        for i, (call, kept, a, b, rest, end) in enumerate(self.resolved):
             if call is None:
                 x = torch.mul(x, a)
             else:
