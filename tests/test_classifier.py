@@ -127,6 +127,7 @@ def test_encoders_recompute_their_blocks_to_the_same_gradients(name: str) -> Non
         classifier, x, t = small(name, checkpoint=checkpoint)
         x.requires_grad_()
         classifier.log_prob(x, t, 1).sum().backward()
+        assert isinstance(classifier.network, torch.nn.Module)
         found.append([x.grad, *(p.grad for p in classifier.network.parameters())])
     assert all((a - b).abs().max() < 1e-6 for a, b in zip(*found, strict=True))
 
@@ -168,6 +169,7 @@ def test_a_classifier_comes_back_from_its_file(trained: Path) -> None:
     x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert (classifier.logits(x, 0.3) - run.model.logits(x, 0.3)).abs().max() < 1e-2
     assert classifier.classes == ("a", "b", "c") and classifier.event_shape == (1, 8, 8)
+    assert isinstance(classifier.network, torch.nn.Module)
     assert not any(parameter.requires_grad for parameter in classifier.network.parameters())
 
 

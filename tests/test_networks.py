@@ -448,7 +448,7 @@ def test_conditions_of_another_shape(name: str, unchecked: dict) -> None:
         ({"vector": torch.zeros(2, 5)}, "vector of shape (2, 5) must have shape (3, 5)"),
         ({"context": torch.zeros(3, 7, 5)}, "context of shape (3, 7, 5) must have shape (3, any, 6)"),
         (
-            {"context": torch.zeros(3, 7, 6), "context_mask": MASK},
+            {"context": torch.zeros(3, 7, 6), "context_mask": M},
             "context_mask of shape (3, 6) must have shape (3, 7)",
         ),
         ({"context_mask": M}, "context_mask was given without context"),
