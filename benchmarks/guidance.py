@@ -2,10 +2,10 @@
 
     python benchmarks/guidance.py --out docs/guidance-free.png
 
-For each weight, `--num` images of all classes alike, from the same noise. A classifier that saw clean images only judges
-which are of the class that was asked; coverage is the share of as many test images that have a sample nearby in its
-features (Naeem et al. 2020), precision the share of samples that have a test image nearby, spread the standard deviation
-within a class beside that of the test images. Printed as the table of docs/guidance.md, and drawn.
+For each weight, `--num` images of all classes alike, from the same noise. A classifier that saw clean images only
+judges which are of the class that was asked; coverage is the share of as many test images that have a sample nearby in
+its features (Naeem et al. 2020), precision the share of samples that have a test image nearby, spread the standard
+deviation within a class beside that of the test images. Printed as the table of docs/guidance.md, and drawn.
 """
 
 from __future__ import annotations
