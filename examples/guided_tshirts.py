@@ -22,35 +22,22 @@ import torch
 import scoresde
 from scoresde import Model
 from scoresde.data import load, to_uint8
-from scoresde.denoiser import AnyDenoiser
+from scoresde.guidance import classifier_guidance
 from scoresde.metrics import load_features, prdc, within_class_std
 from scoresde.pictures import image_grid
 from scoresde.plotting.figure import empty, line_colour, plain
-from scoresde.schedule import like
 
 WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
-def guided(denoiser: AnyDenoiser, classifier: scoresde.ClassifierModel, w: float) -> scoresde.Denoiser:
-    """ε̂ - w σ ∇ log p(y | x_t), as a denoiser."""
-
-    def eps(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        with torch.enable_grad():
-            at = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(classifier.log_prob(at, t, y).sum(), at)
-        return denoiser.eps(x, t) - w * like(denoiser.sde.sigma(t), x) * gradient
-
-    return scoresde.from_callable(eps, denoiser.sde, "eps", time="t")
-
-
-def draw(model: Model, classifier: scoresde.ClassifierModel, w: float, y: torch.Tensor, steps: int) -> torch.Tensor:
+def draw(model: Model, classifier: scoresde.NoisyClassifier, w: float, y: torch.Tensor, steps: int) -> torch.Tensor:
     """An image of each class in y, sample i from noise i whatever w is."""
-    denoiser, shape = guided(model.denoiser, classifier, w), (len(y), *model.event_shape)
+    denoiser, shape = classifier_guidance(model.denoiser, classifier, w), (len(y), *model.event_shape)
     out = scoresde.sample(denoiser, shape, "ddim", steps, cond={"y": y}, batch_size=100)
     return to_uint8(model.scaler.decode(out.x))
 
 
-def curve(model: Model, classifier: scoresde.ClassifierModel, total: int, steps: int, path: Path) -> None:
+def curve(model: Model, classifier: scoresde.NoisyClassifier, total: int, steps: int, path: Path) -> None:
     """Agreement and coverage at each w, printed as a table and drawn."""
     judge, test, y = load_features(), load("fashion_mnist", "test"), torch.arange(total) % len(model.classes)
     assert test.labels is not None

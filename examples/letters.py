@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import scoresde
+from scoresde.guidance import classifier_guidance
 from scoresde.nn import MLP, PointEncoder
-from scoresde.schedule import like
 
 LETTERS = ".aeioubdgklmnprst"
 VOWELS, CONSONANTS, LENGTH, MOST = "aeiou", "bdgklmprst", 9, 3
@@ -118,7 +118,7 @@ def main() -> None:
     descend([*embedding.parameters(), *network.parameters()], loss, given.steps, 3e-3)
     embedding.requires_grad_(False)
     encoder = PointEncoder((WIDTH, LENGTH), MOST, width=128, depth=2, scales=[])
-    classifier = scoresde.ClassifierModel(encoder, SDE, tuple("123"), (WIDTH, LENGTH), time="t")
+    classifier = scoresde.NoisyClassifier(encoder, SDE, tuple("123"), (WIDTH, LENGTH), time="t")
 
     def classifier_loss(step: int) -> Tensor:
         rows, y, t, noise = draw(step)
@@ -128,21 +128,10 @@ def main() -> None:
     network.eval().requires_grad_(False)
     encoder.eval().requires_grad_(False)
 
-    def guided(w: float) -> scoresde.Denoiser:
-        """x̂_0 + w (σ²/α) ∇ log p(y | x_t), as a denoiser."""
-
-        def x0(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-            with torch.enable_grad():
-                at = x.detach().requires_grad_()
-                (gradient,) = torch.autograd.grad(classifier.log_prob(at, t, y).sum(), at)
-            gain = w * SDE.sigma(t).square() / SDE.alpha(t)
-            return denoiser.x0(x, t) + like(gain, x) * gradient
-
-        return scoresde.from_callable(x0, SDE, "x0", time="t")
-
     y = torch.arange(MOST).repeat_interleave(given.num)
     for w in (0.0, 1.0, 2.0, 4.0):
-        out = scoresde.sample(guided(w), (len(y), WIDTH, LENGTH), "ddim", 40, cond={"y": y})
+        guided = classifier_guidance(denoiser, classifier, w)
+        out = scoresde.sample(guided, (len(y), WIDTH, LENGTH), "ddim", 40, cond={"y": y})
         rows = embedding.rounded(out.x)
         drawn = spelled(rows)
         right = float((vowels(rows) - 1 == y).double().mean())

@@ -1,7 +1,7 @@
 from .analytic import Empirical, Gaussian, GaussianMixture
 from .analytic_start import AnalyticStart
 from .brownian import BrownianNoise, brownian
-from .classifier import ClassifierModel
+from .classifier import NoisyClassifier
 from .ddpm import DDPM
 from .denoiser import Denoiser, from_callable
 from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
@@ -31,7 +31,6 @@ __all__ = [
     "AnalyticStart",
     "BadInput",
     "BrownianNoise",
-    "ClassifierModel",
     "CosineVPSDE",
     "Denoiser",
     "Empirical",
@@ -40,6 +39,7 @@ __all__ = [
     "Likelihood",
     "Model",
     "NoiseSchedule",
+    "NoisyClassifier",
     "OutputError",
     "RectifiedFlow",
     "Result",

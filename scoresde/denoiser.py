@@ -96,8 +96,18 @@ def _halves(out: Tensor) -> tuple[Tensor, Tensor]:
     return form, 0.5 * (raw + 1)
 
 
-def _cast(label: Tensor, dtype: torch.dtype) -> Tensor:
-    """Labels that are numbers in the dtype asked for; indices as they are."""
+def network_dtypes(
+    network: Callable[..., Tensor], x: Tensor, dtype: torch.dtype | None = None
+) -> tuple[torch.dtype, torch.dtype]:
+    """What a network is given for a state like x: the dtypes of its input and of its labels."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else ()
+    own = dtype or next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
+    return own, torch.promote_types(own, torch.float32)
+
+
+def time_label(time: TimeLabel, sde: SDE, t: Tensor, dtype: torch.dtype) -> Tensor:
+    """What a network is told of the times t: numbers in this dtype, indices as they are."""
+    label = (TIMES[time] if isinstance(time, str) else time)(sde, t)
     return label.to(dtype) if label.is_floating_point() else label
 
 
@@ -227,16 +237,6 @@ class Denoiser(AnyDenoiser):
                 f"network must be a callable (x, label, **cond) -> tensor, got {type(self.network).__name__}"
             )
 
-    def _dtypes(self, x: Tensor) -> tuple[torch.dtype, torch.dtype]:
-        """What the network is given for a state like x: the dtypes of its input and of its labels."""
-        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
-        own = self.dtype or next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
-        return own, torch.promote_types(own, torch.float32)
-
-    def label(self, t: Tensor) -> Tensor:
-        """What the network is told of the times t."""
-        return (TIMES[self.time] if isinstance(self.time, str) else self.time)(self.sde, t)
-
     def c_in(self, t: Tensor) -> Tensor:
         """Scale of the network's input: 1/(α r) for EDM preconditioning (unit-variance input), else 1."""
         if self.prediction != "edm":
@@ -260,8 +260,8 @@ class Denoiser(AnyDenoiser):
     def outputs(self, x: Tensor, t: Tensor, **cond: Any) -> tuple[Tensor, Tensor | None]:
         """The network's own form and, of a learned variance, v."""
         t = like(t, x)
-        own, wide = self._dtypes(x)
-        label = _cast(self.label(t), wide).reshape(-1).expand(x.shape[0])
+        own, wide = network_dtypes(self.network, x, self.dtype)
+        label = time_label(self.time, self.sde, t, wide).reshape(-1).expand(x.shape[0])
         out = _checked(self.network((self.c_in(t) * x).to(own), label, **cond), x, self.learned_variance)
         return _halves(out) if self.learned_variance else (out, None)
 
@@ -289,8 +289,8 @@ class Denoiser(AnyDenoiser):
                     f"{self.prediction!r} prediction gives no {form} at t = {time:.6g} of {self.sde}"
                     " (no signal or no noise is left there): use 'v' or 'x0' prediction, or a grid that ends before it"
                 )
-        own, wide = self._dtypes(x)
-        labels = _cast(self.label(t), wide).to(x.device).unsqueeze(1).expand(-1, x.shape[0]).unbind()
+        own, wide = network_dtypes(self.network, x, self.dtype)
+        labels = time_label(self.time, self.sde, t, wide).to(x.device).unsqueeze(1).expand(-1, x.shape[0]).unbind()
         network, scaled, same = self.network, self.prediction == "edm", own == x.dtype
 
         def net(i: int, x: Tensor) -> Tensor:

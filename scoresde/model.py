@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scoresde.analytic_start import AnalyticStart
 from scoresde.checkpoint import group, halved, load_checkpoint, prefixed, save_checkpoint
-from scoresde.classifier import ClassifierModel
+from scoresde.classifier import NoisyClassifier
 from scoresde.config import Config, parse_config
 from scoresde.construct import construct
 from scoresde.data.scaler import Scaler
@@ -79,7 +79,7 @@ def build(
 
 def build_classifier(
     config: Config, event_shape: tuple[int, ...], classes: tuple[str, ...], device: torch.device | str = "cpu"
-) -> tuple[ClassifierModel, nn.Module]:
+) -> tuple[NoisyClassifier, nn.Module]:
     """The classifier and network of a config of task "classifier" for data of this shape, freshly initialised."""
     if len(classes) < 2:
         raise BadInput(f"task 'classifier': the data have {len(classes)} classes: at least two are needed")
@@ -87,7 +87,7 @@ def build_classifier(
     with torch.device("meta" if device.type == "meta" else "cpu"):
         network = construct("network", CLASSIFIERS, config.network, event_shape, len(classes))
     network = _placed(network, device)
-    return ClassifierModel(network, sde, classes, event_shape, config.time), network
+    return NoisyClassifier(network, sde, classes, event_shape, config.time, unit_variance=True), network
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:
@@ -180,7 +180,7 @@ def load_classifier(
     weights: str = "ema",
     device: torch.device | str = "cpu",
     model: Model | None = None,
-) -> ClassifierModel:
+) -> NoisyClassifier:
     """Load a shipped classifier by name or a checkpoint of task "classifier" by path, as `load_model` does.
 
     With ``model`` it is one that can guide it: of the same event shape, SDE and scaling, and the same classes, if the

@@ -12,10 +12,11 @@ from click.testing import CliRunner
 from torch import Tensor
 
 import scoresde
-from scoresde import VPSDE, BadInput, ClassifierModel, load_classifier, load_model
+from scoresde import VPSDE, BadInput, NoisyClassifier, load_classifier, load_model
 from scoresde.cli import main
 from scoresde.config import Config, parse_config
 from scoresde.data import Dataset, Scaler, load
+from scoresde.guidance import classifier_guidance
 from scoresde.model import CLASSIFIER, DEFAULT, build_classifier, card, shipped_classifiers
 from scoresde.nn import CLASSIFIERS
 from scoresde.train import train
@@ -30,7 +31,7 @@ every_network = pytest.mark.parametrize("name", SMALL)
 NAMES = ("left", "right")
 
 
-def small(name: str, **more: object) -> tuple[ClassifierModel, Tensor, Tensor]:
+def small(name: str, **more: object) -> tuple[NoisyClassifier, Tensor, Tensor]:
     """A classifier of three with weights of no special value, four states and times."""
     event, options = SMALL[name]
     with torch.random.fork_rng(devices=[]):
@@ -40,7 +41,7 @@ def small(name: str, **more: object) -> tuple[ClassifierModel, Tensor, Tensor]:
             for parameter in network.parameters():
                 parameter.add_(0.1 * torch.randn(parameter.shape))
         time = "t" if name == "mlp" else "1000t"
-        return ClassifierModel(network, VPSDE(), ("a", "b", "c"), event, time), torch.randn(4, *event), torch.rand(4)
+        return NoisyClassifier(network, VPSDE(), ("a", "b", "c"), event, time), torch.randn(4, *event), torch.rand(4)
 
 
 def configured(data: dict, network: dict, **options: object) -> Config:
@@ -77,7 +78,7 @@ def test_a_classifier_knows_the_time_and_a_new_one_nothing(name: str) -> None:
     classifier, x, t = small(name)
     assert (classifier.logits(x, 0.1) - classifier.logits(x, 0.9)).abs().max() > 1e-3
     event, options = SMALL[name]
-    new = ClassifierModel(CLASSIFIERS[name.split()[0]](event, 3, **options), VPSDE(), ("a", "b", "c"), event)
+    new = NoisyClassifier(CLASSIFIERS[name.split()[0]](event, 3, **options), VPSDE(), ("a", "b", "c"), event)
     assert torch.equal(new.logits(x, t), torch.zeros(4, 3))
 
 
@@ -90,9 +91,11 @@ def test_states_are_told_in_units_of_their_own_size() -> None:
     def net(x: Tensor, label: Tensor) -> Tensor:
         return torch.cat([x, x * label[:, None]], dim=1)
 
-    one, two = (ClassifierModel(net, sde, tuple("abcd"), (2,), "lambda") for sde in (edm, vp))
+    one, two = (NoisyClassifier(net, sde, tuple("abcd"), (2,), "lambda", True) for sde in (edm, vp))
     same = edm.t_of_lam(vp.lam(t))
     assert (one.logits(x / vp.alpha(t)[:, None], same) - two.logits(x, t)).abs().max() < 1e-9
+    raw = NoisyClassifier(net, edm, tuple("abcd"), time="lambda")
+    assert torch.equal(raw.logits(x, t), net(x, edm.lam(t)))
     assert two.logits(x.float(), 0.5).dtype == torch.float32 and two.logits(x, 0.5).dtype == torch.float64
 
 
@@ -117,7 +120,32 @@ def test_training_finds_bayes_rule_at_every_level() -> None:
         assert (found - exact).abs().mean() < 0.04, t
 
 
+def test_a_network_that_knows_its_number_of_classes_needs_no_names() -> None:
+    class Logits(torch.nn.Module):
+        classes = 3
+
+        def forward(self, x: Tensor, label: Tensor) -> Tensor:
+            return torch.cat([x, label[:, None]], dim=1)
+
+    classifier = NoisyClassifier(Logits(), VPSDE())
+    assert classifier.classes == ("0", "1", "2") and classifier.event_shape is None
+    x, t, y = torch.ones(4, 2), torch.full((4,), 0.5), torch.tensor([0, 1, 2, 2])
+    assert torch.equal(classifier(x, t, y), classifier.log_prob(x, 0.5, y))
+    assert not NoisyClassifier(lambda x, label: x, VPSDE()).classes
+
+
 # ------------------------------------------------------------------------------------------------------- as torch sees
+
+
+def test_no_call_waits_for_a_device_to_read_the_classes() -> None:
+    """On "meta" nothing can be read."""
+    weights = torch.ones(2, 3, device="meta")
+    classifier = NoisyClassifier(lambda x, label: x @ weights, VPSDE(), tuple("abc"), (2,))
+    x, y = torch.ones(4, 2, device="meta", requires_grad=True), torch.zeros(4, dtype=torch.int64, device="meta")
+    for each in (y, 1):
+        assert classifier.log_prob(x, 0.5, each).shape == (4,)
+    guided = classifier_guidance(scoresde.Denoiser(lambda x, t: x, VPSDE()), classifier)
+    assert guided.x0(x, 0.5, y=y).shape == (4, 2)
 
 
 @pytest.mark.parametrize("name", ["encoder", "encoder of series"])

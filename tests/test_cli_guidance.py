@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_cli import fails, image_run, points_config, run, works
+from test_cli import CLASSES, fails, image_run, points_config, run, works
 
 import scoresde
 from scoresde import SAMPLERS
 from scoresde.config import parse_config
-from scoresde.data import to_uint8
-from scoresde.guidance import autoguidance, classifier_free
+from scoresde.data import Dataset, to_uint8
+from scoresde.guidance import autoguidance, classifier_free, classifier_guidance
 from scoresde.guidance.strong import STRONG, enough_calls
 from scoresde.train import train
+from scoresde.train.run import Run
 
 pytestmark = pytest.mark.usefixtures("here")
 SIX = ("--sampler", "ddim", "--steps", 6, "--num", 6)
@@ -30,6 +31,30 @@ def weak(tmp_path_factory: pytest.TempPathFactory) -> Path:
     other.advance()
     other.save(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Classifiers of 8x8 images, one of them of other classes, and models: without classes, without a null class."""
+    folder, x = tmp_path_factory.mktemp("others"), torch.arange(12)[:, None, None, None].expand(12, 1, 8, 8) * 20
+    encoder = {"name": "encoder", "channels": 8, "multipliers": [1], "blocks": 1, "heads": 2}
+    unet = {"name": "unet", "channels": 8, "multipliers": [1], "blocks": 1, "attention": [], "heads": 1}
+    short = {"steps": 3, "batch_size": 12, "warmup": 1, "lr": 0.1, "ema": 0.5}
+    images: dict[str, Any] = {"data": {"name": "squares", "scaler": "image"}, "time": "1000t"}
+    for name, classes, more in (
+        ("classifier", CLASSES, {"task": "classifier", "network": encoder, "train": short}),
+        ("stranger", ("a", "b", "c"), {"task": "classifier", "network": encoder, "train": short}),
+        ("plain", (), {"network": unet, "prediction": "v", "train": short}),
+        ("told", CLASSES, {"network": unet, "prediction": "v", "train": {**short, "label_dropout": 0.0}}),
+    ):
+        y = torch.arange(12) % 3 if classes else None
+        made = Run(
+            parse_config({**images, **more}), Dataset(x.to(torch.uint8).contiguous(), y, classes, name="squares")
+        )
+        for _ in range(3):
+            made.advance()
+        made.save(folder / f"{name}.safetensors")
+    return {path.stem: path for path in folder.iterdir()}
 
 
 def the(pattern: str) -> Path:
@@ -78,6 +103,9 @@ def test_the_command_guides_as_the_library_does_and_replay_again(images: Path) -
         "negative_class": "0",
         "weak": None,
         "weak_sha256": None,
+        "classifier": None,
+        "classifier_sha256": None,
+        "conditional": False,
     }
     assert 6 < found["network_evals"] < 12 and f"({found['network_evals']} network evaluations)" in text
     assert the("*.npz").stem.endswith("-bag-w2.5")
@@ -109,9 +137,58 @@ def test_a_weaker_model_guides_and_must_be_the_same_in_a_replay(images: Path, we
     assert "another model now" in fails(2, "replay", path)
 
 
+@pytest.mark.parametrize("name, more", [("squares", ()), ("plain", ()), ("told", ("--conditional",))])
+def test_a_classifier_guides_and_must_be_the_same_in_a_replay(
+    name: str, more: tuple[str, ...], images: Path, others: dict[str, Path]
+) -> None:
+    """A model by its null class, one without classes, and one that is told the class as well."""
+    path = {**others, "squares": images}[name]
+    how = ("--classifier", others["classifier"], "--guidance", 20, "--class", "bag", *more)
+    works("sample", "--model", path, *SIX, *how)
+    model = scoresde.load_model(path)
+    classifier = scoresde.load_classifier(others["classifier"], model=model)
+    guided, unguided = (classifier_guidance(model.denoiser, classifier, w, conditional=bool(more)) for w in (20.0, 0.0))
+    y, found = torch.ones(6, dtype=torch.int64), samples(the("*.npz"))
+    np.testing.assert_array_equal(found, drawn(path, guided, y))
+    assert (found != drawn(path, unguided, y)).any()
+    facts = record()
+    assert facts["guidance"]["classifier_sha256"] == classifier.info["sha256"] and facts["network_evals"] == 6
+    assert "bitwise equal" in works("replay", the("*.json"))
+    record_path = the("*w20.json")
+    facts["guidance"]["classifier_sha256"] = "0" * 64
+    record_path.write_text(json.dumps(facts), encoding="utf-8")
+    assert "another one now" in fails(2, "replay", record_path)
+
+
+@pytest.mark.parametrize(
+    "model, classifier, args, message",
+    [
+        ("plain", "classifier", (), "--class NAME"),
+        ("plain", "classifier", ("--class", "bagg"), "did you mean 'bag'?"),
+        ("plain", "classifier", ("--class", "bag", "--conditional"), "no classes to be told"),
+        ("told", "stranger", ("--class", "bag"), "its classes"),
+        ("told", "classifier", ("--class", "bag"), "--conditional"),
+        ("told", "classifier", ("--class", "none", "--conditional"), "needs a class"),
+        ("told", "classifier", ("--rescale", 0.5), "alone"),
+        ("told", "classifier", ("--weak", "datasaurus"), "alone"),
+        ("told", "plain", ("--class", "bag"), "is a denoiser, not a classifier"),
+        ("told", "fashion-mnist-classifier", ("--conditional",), "its event shape"),
+        ("told", "fashion-mnist-clasifier", ("--conditional",), "did you mean"),
+    ],
+)
+def test_classifiers_that_cannot_guide(
+    model: str, classifier: str, args: tuple[object, ...], message: str, others: dict[str, Path]
+) -> None:
+    by = ("--guidance", 2, "--classifier", others.get(classifier, classifier))
+    assert message in fails(2, "sample", "--model", others[model], *SIX, *by, *args)
+    assert not Path("samples").exists()
+
+
 @pytest.mark.parametrize(
     "args, message",
     [
+        (("--classifier", "none"), "--classifier: say how strongly"),
+        (("--guidance", 2, "--conditional"), "--conditional is of --classifier"),
         (("--guidance", "nan"), "must be a number"),
         (("--guidance", "two"), "must be a number"),
         (("--rescale", 0.5), "--guidance W"),

@@ -82,13 +82,18 @@ def test_every_operator_and_the_samplers_own_options(operator: str, photo: str, 
         (("--operator", "mask:0.5", "--sampler", "ddmp"), "did you mean"),
         (("--operator", "mask:0.5", "--etta", "0.5"), "no such option --etta"),
         (("--operator", "mask:0.5", "--class", "nobody"), "unknown --class"),
-        (("--operator", "mask:0.5", "--method", "pigdm", "--strength", "1e30"), "out of the range of floats"),
         (("--operator", "mask", "--sampler", "rk45"), "chooses its own steps"),
         (("--method", "ddnm"), "missing option '--operator'"),
     ],
 )
 def test_bad_input_is_exit_2(more: tuple[str, ...], said: str, photo: str, images: Path) -> None:
     assert said in fails(2, "restore", photo, "--model", images, "--steps", 40, *more)
+    assert not Path("samples").exists()
+
+
+def test_a_strength_beyond_the_range_of_floats_is_exit_3(photo: str, images: Path) -> None:
+    how = ("--operator", "mask:0.5", "--steps", 40, "--method", "pigdm", "--strength", "1e30")
+    assert "under method 'pigdm' with strength = 1e+30" in fails(3, "restore", photo, "--model", images, *how)
     assert not Path("samples").exists()
 
 

@@ -12,9 +12,9 @@ import torch
 from exact import DETERMINISTIC, F64, SDES, mixture, start, steps_for
 
 import scoresde
-from scoresde import SAMPLERS, BadInput, SolverFailure
+from scoresde import SAMPLERS, BadInput, NoisyClassifier, SolverFailure
 from scoresde.denoiser import FORMS
-from scoresde.guidance import NoisyClassifier, autoguidance, classifier_free, classifier_guidance, compose_conditions
+from scoresde.guidance import autoguidance, classifier_free, classifier_guidance, compose_conditions
 from scoresde.guidance.strong import ENOUGH
 from scoresde.guidance.terms import null_class
 from scoresde.nn import MLP
@@ -262,7 +262,7 @@ def test_logits_become_log_probabilities_at_the_networks_own_time() -> None:
         told.append(label)
         return torch.stack([mode.log_prob(x.double(), VP, label / 1000) for mode in MODES], 1) + DATA.weights.log()
 
-    classifier = NoisyClassifier(network, VP, "1000t", classes=3)
+    classifier = NoisyClassifier(network, VP, tuple("abc"), (2,), "1000t")
     x, t = start(VP, (5, 2)), torch.linspace(0.1, 0.9, 5, dtype=F64)
     torch.testing.assert_close(classifier(x, t, Y), Exact()(x, t, Y))
     assert torch.equal(told[0], 1000 * t)
@@ -517,8 +517,11 @@ FREE = scoresde.Denoiser(unlabelled, VP)
         (lambda: autoguidance(classifier_free(model(), torch.ones(5)), model(), torch.ones(5)), "only one"),
         (lambda: classifier_guidance(model(), Exact(), math.nan), "w = nan"),
         (lambda: classifier_guidance(model(), 3.0), "log_prob"),  # pyright: ignore
-        (lambda: classifier_guidance(model(), NoisyClassifier(unlabelled, VP, classes=10)), "10 classes, the model 3"),
-        (lambda: NoisyClassifier(unlabelled, VP, "steps"), "time label"),
+        (
+            lambda: classifier_guidance(model(), NoisyClassifier(unlabelled, VP, ("a", "b"))),
+            "2 classes, the model 3",
+        ),
+        (lambda: NoisyClassifier(unlabelled, VP, time="steps"), "time label"),
     ],
 )
 def test_impossible_guidance_is_refused(build: Any, match: str) -> None:
@@ -535,7 +538,7 @@ def test_impossible_guidance_is_refused(build: Any, match: str) -> None:
         (lambda: classifier_free(FREE, torch.ones(4), null=3), {"y": Y}, "4 weights for 5"),
         (lambda: classifier_free(FREE, 2.0, null={"y": None}), {"y": Y}, "condition y"),
         (lambda: classifier_guidance(FREE, Exact()), {}, "cond={'y'"),
-        (lambda: classifier_guidance(FREE, Exact()), {"y": Y + 1}, "3 classes"),
+        (lambda: classifier_guidance(FREE, Exact()), {"y": Y + 1}, "y = 3: it knows the classes 0 to 2"),
         (lambda: classifier_guidance(FREE, Exact(), torch.ones(3)), {"y": Y}, "3 weights for 5"),
     ],
 )
@@ -552,7 +555,7 @@ def test_a_classifier_without_gradients_is_refused() -> None:
     for log_prob in (lambda x, t, y: x.detach().sum(1), lambda x, t, y: x, lambda x, t, y: 1.0):
         with pytest.raises(BadInput, match=r"differentiable number per sample, \(5,\)"):
             draw(classifier_guidance(DATA.denoiser(VP), log_prob))
-    wrong = NoisyClassifier(lambda x, label: x, VP, classes=3)
+    wrong = NoisyClassifier(lambda x, label: x, VP, tuple("abc"))
     with pytest.raises(BadInput, match=r"shape \(5, 2\)"):
         draw(classifier_guidance(DATA.denoiser(VP), wrong))
 

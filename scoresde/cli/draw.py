@@ -21,7 +21,7 @@ from scoresde.errors import BadInput
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from scoresde.cli.guide import Guidance
+    from scoresde.cli.guide import Guidance, GuidedModel
     from scoresde.cli.save import Trajectory
     from scoresde.denoiser import AnyDenoiser
     from scoresde.model import Model
@@ -76,15 +76,17 @@ class Run:
 
         self.request, self.model = request, model
         self.rows = read_rows(request.latent, "latent", model) if request.latent else None
+        self.denoiser, self.guidance, classes = _denoiser(request, model)
         if self.rows:
             self.labels, self.size = self.rows.labels, len(self.rows.x)
         else:
-            self.labels = choose_labels(model, request.class_, request.num, request.first)
+            self.labels = choose_labels(model, request.class_, request.num, request.first, classes)
             self.size = len(self.labels) if self.labels is not None else request.num or NUM
         self.batch = request.batch_size or max(1, AT_ONCE // prod(model.event_shape))
-        self.denoiser, self.guidance = _denoiser(request, model)
+        if self.guidance and self.guidance.classifier and self.labels is None:
+            raise BadInput("--classifier: say what it leads to, --class NAME")
         how = dict(request.how)
-        if (start := how.get("start")) and self.labels is not None:  # each sample from the mean of its class
+        if (start := how.get("start")) and self.labels is not None and model.classes:  # each from its class's mean
             how["start"] = model.start(start.shift, self.labels)
         if self.rows:
             given = how.get("grid") is not None and not isinstance(how["grid"], str)
@@ -221,22 +223,25 @@ def _span(least: int, most: int) -> str:
     return f"{least}" if least == most else f"{least} to {most}"
 
 
-def _denoiser(request: Request, model: Model) -> tuple[AnyDenoiser, Guidance | None]:
-    """The denoiser of a request, and its guidance with what is known of it now."""
+def _denoiser(request: Request, model: Model) -> GuidedModel:
+    """The denoiser of a request, its guidance with what is known of it now, and the classes of both."""
     import torch
 
     from scoresde import transforms
+    from scoresde.cli.guide import GuidedModel
 
     if request.clip_x0 and request.threshold is not None:
         raise BadInput("--clip-x0 and --threshold: both bound the estimate of the data, give one")
-    denoiser, guidance = cast("AnyDenoiser", model.denoiser), request.guidance
+    denoiser, guidance, classes = cast("AnyDenoiser", model.denoiser), request.guidance, model.classes
     if request.dtype == "float64":
         cast(torch.nn.Module, model.denoiser.network).double()
     if guidance:
-        denoiser, guidance = guidance.denoiser(model, request.device, request.dtype)
+        denoiser, guidance, classes = guidance.denoiser(model, request.device, request.dtype)
     if request.threshold is not None:
         denoiser = transforms.dynamic_threshold(denoiser, request.threshold)
-    return (transforms.clip(denoiser, *request.clip_x0) if request.clip_x0 else denoiser), guidance
+    if request.clip_x0:
+        denoiser = transforms.clip(denoiser, *request.clip_x0)
+    return GuidedModel(denoiser, guidance, classes)
 
 
 def _both(*callbacks: Callable[..., None] | None) -> Callable[..., None] | None:
@@ -250,18 +255,24 @@ def _both(*callbacks: Callable[..., None] | None) -> Callable[..., None] | None:
     return callback if there else None
 
 
-def choose_labels(model: Model, wanted: str | None, num: int | None, first: int) -> Tensor | None:
-    """The class of each sample: class k mod classes for sample k, or the one that is wanted; None: no class."""
+def choose_labels(
+    model: Model, wanted: str | None, num: int | None, first: int, names: tuple[str, ...] | None = None
+) -> Tensor | None:
+    """The class of each sample: class k mod classes for sample k, or the one that is wanted; None: no class.
+
+    ``names`` are the classes that may be wanted, if there are others than the model's.
+    """
     import torch
 
     from scoresde.cli.guide import find_class
 
     classes = len(model.classes)
+    names = model.classes if names is None else names
     if wanted is None and classes:
         size = num or max(classes, NUM - NUM % classes)
         return (first + torch.arange(size)) % classes
     if wanted is None or (wanted == "none" and classes):
         return None
-    if not classes:
+    if not names:
         raise BadInput(f"--class {wanted}: model {model.name!r} has no classes")
-    return torch.full((num or NUM,), find_class(model, "--class", wanted))
+    return torch.full((num or NUM,), find_class(names, "--class", wanted))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import click
 
@@ -22,12 +22,13 @@ NEEDS_W = {
     "rescale": "--rescale",
     "negative_class": "--negative-class",
     "weak": "--weak",
+    "classifier": "--classifier",
 }
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What was asked for, as in `scoresde.guidance.classifier_free` and `autoguidance`."""
+    """What was asked for, as in `scoresde.guidance.classifier_free`, `autoguidance` and `classifier_guidance`."""
 
     w: float
     interval: tuple[float, float] | None = None
@@ -35,12 +36,17 @@ class Guidance:
     negative_class: str | None = None
     weak: str | None = None
     weak_sha256: str | None = None
+    classifier: str | None = None
+    classifier_sha256: str | None = None
+    conditional: bool = False
 
-    def denoiser(self, model: Model, device: str, dtype: str) -> tuple[AnyDenoiser, Guidance]:
-        """The model, guided, and the same with the weaker model's digest."""
+    def denoiser(self, model: Model, device: str, dtype: str) -> GuidedModel:
+        """The model, guided, its classes, and the guidance with the digest of its other network."""
         from scoresde.guidance import autoguidance, classifier_free
         from scoresde.model import load_model
 
+        if self.classifier:
+            return self._by_classifier(model, device, dtype)
         if self.weak:
             weak = load_model(self.weak, device=device)
             digest = weak.info["sha256"]
@@ -51,18 +57,55 @@ class Guidance:
             if dtype == "float64":
                 cast(Any, weak.denoiser.network).double()
             guided = autoguidance(model.denoiser, weak.denoiser, self.w, interval=self.interval)
-            return guided, replace(self, weak_sha256=digest)
+            return GuidedModel(guided, replace(self, weak_sha256=digest), model.classes)
         if not model.classes:
-            raise BadInput(f"--guidance: model {model.name!r} has no classes: guide it by a weaker one, --weak MODEL")
-        dropout = model.info["config"].get("train", {}).get("label_dropout", 0.1)
-        if not dropout and self.negative_class is None:
+            raise BadInput(
+                f"--guidance: model {model.name!r} has no classes: guide it by a weaker one, --weak MODEL, or by"
+                " --classifier"
+            )
+        if not _has_null(model) and self.negative_class is None:
             raise BadInput(
                 f"--guidance: model {model.name!r} has no null class, as it was trained with train.label_dropout = 0:"
                 " train it with 0.1, or give --negative-class"
             )
-        null = None if self.negative_class is None else find_class(model, "--negative-class", self.negative_class)
+        away = self.negative_class
+        null = None if away is None else find_class(model.classes, "--negative-class", away)
         how: dict[str, Any] = {"null": null, "interval": self.interval, "rescale": self.rescale}
-        return classifier_free(model.denoiser, self.w, **how), self
+        return GuidedModel(classifier_free(model.denoiser, self.w, **how), self, model.classes)
+
+    def _by_classifier(self, model: Model, device: str, dtype: str) -> GuidedModel:
+        from scoresde.guidance import classifier_guidance
+        from scoresde.model import load_classifier
+
+        assert self.classifier
+        classifier = load_classifier(self.classifier, device=device, model=model)
+        digest = classifier.info["sha256"]
+        if self.classifier_sha256 not in (None, digest):
+            raise BadInput(f"--classifier {self.classifier} is another one now: SHA-256 {digest[:12]}…")
+        if self.conditional and not model.classes:
+            raise BadInput(f"--conditional: model {model.name!r} has no classes to be told")
+        if model.classes and not self.conditional and not _has_null(model):
+            raise BadInput(
+                f"--classifier: model {model.name!r} has no null class, as it was trained with train.label_dropout = 0:"
+                " tell it the class too, --conditional"
+            )
+        if dtype == "float64":
+            cast(Any, classifier.network).double()
+        guided = classifier_guidance(model.denoiser, classifier, self.w, conditional=self.conditional)
+        return GuidedModel(guided, replace(self, classifier_sha256=digest), classifier.classes)
+
+
+class GuidedModel(NamedTuple):
+    """A guided denoiser, its guidance with what is known of it now, and the classes that it can be asked for."""
+
+    denoiser: AnyDenoiser
+    guidance: Guidance | None
+    classes: tuple[str, ...]
+
+
+def _has_null(model: Model) -> bool:
+    """Whether a model with classes was trained without one too."""
+    return bool(model.info["config"].get("train", {}).get("label_dropout", 0.1))
 
 
 def guidance_options(command: F) -> F:
@@ -93,22 +136,37 @@ def guidance_options(command: F) -> F:
         click.option(
             "--weak", metavar="NAME|PATH", help="Guide by a weaker model of the same data instead: autoguidance."
         ),
+        click.option(
+            "--classifier",
+            metavar="NAME|PATH",
+            help="Guide by a classifier of noisy states instead, W times its gradient: 0 is the model as it is.",
+        ),
+        click.option(
+            "--conditional",
+            is_flag=True,
+            help="With --classifier: the model is told the class too.",
+        ),
     )(command)
 
 
 def read_guidance(given: dict[str, Any], class_: str | None) -> Guidance | None:
     """What `guidance_options` collected, taken out of all options."""
-    w, rest = given.pop("guidance"), {name: given.pop(name) for name in NEEDS_W}
+    w, conditional = given.pop("guidance"), given.pop("conditional")
+    rest = {name: given.pop(name) for name in NEEDS_W}
     typed = [NEEDS_W[name] for name in NEEDS_W if rest[name] is not None]
+    if conditional and rest["classifier"] is None:
+        raise BadInput("--conditional is of --classifier: give one")
     if w is None:
         if typed:
             raise BadInput(f"{' and '.join(typed)}: say how strongly to guide, --guidance W")
         return None
+    if rest["classifier"] is not None and len(typed) > 1:
+        raise BadInput("--classifier takes --guidance and --conditional alone: there is no second model to lead from")
     if rest["weak"] is not None and len(typed) > (rest["interval"] is not None) + 1:
         raise BadInput("--weak takes --guidance and --guidance-interval alone: its two models see the same class")
     if class_ == "none" and rest["weak"] is None:
         raise BadInput("--guidance and --class none: guidance needs a class to lead to")
-    return Guidance(w, rest["interval"], rest["rescale"] or 0.0, rest["negative_class"], rest["weak"])
+    return Guidance(**{**rest, "rescale": rest["rescale"] or 0.0}, w=w, conditional=conditional)
 
 
 def warn(guidance: Guidance | None, sampler: str, nfe: int | None) -> None:
@@ -124,10 +182,10 @@ def warn(guidance: Guidance | None, sampler: str, nfe: int | None) -> None:
         )
 
 
-def find_class(model: Model, flag: str, wanted: str) -> int:
+def find_class(names: tuple[str, ...], flag: str, wanted: str) -> int:
     """The number of a class that is given by name or number."""
-    classes = len(model.classes)
-    by_name = {name.casefold(): k for k, name in enumerate(model.classes)}
+    classes = len(names)
+    by_name = {name.casefold(): k for k, name in enumerate(names)}
     if wanted.casefold() in by_name:
         return by_name[wanted.casefold()]
     if re.fullmatch(r"[+-]?\d+", wanted):
@@ -135,4 +193,4 @@ def find_class(model: Model, flag: str, wanted: str) -> int:
             raise BadInput(f"{flag} {wanted}: classes are numbered 0 to {classes - 1}")
         return k
     more = ["none"] if flag == "--class" else []
-    return model.classes.index(choose(flag, wanted, [*model.classes, *more]))
+    return names.index(choose(flag, wanted, [*names, *more]))

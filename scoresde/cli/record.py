@@ -75,6 +75,9 @@ class Guided(BaseModel):
     negative_class: str | None = None
     weak: str | None = None
     weak_sha256: str | None = None
+    classifier: str | None = None
+    classifier_sha256: str | None = None
+    conditional: bool = False
 
     def guidance(self) -> Guidance:
         """As asked for on the command line."""

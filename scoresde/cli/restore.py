@@ -103,7 +103,7 @@ def command(
             raise BadInput(f"--{name} {value:g}: a number of at least 0")
     options, device = read_options(sampler, own, flags_of(ctx)), find_device(device)
     loaded = load_model(model, weights, device)
-    picture = torch.from_numpy(read_image(image, loaded).pixels)
+    picture = torch.tensor(read_image(image, loaded).pixels)
     measure = parse_operator(operator, loaded.event_shape)
     labels = choose_labels(loaded, class_ or "none", num, 0) if loaded.classes else None
     start = time.perf_counter()

@@ -1,7 +1,7 @@
 """Steering the samples: denoisers made of denoisers, so that every sampler takes them, and what acts between steps."""
 
 from scoresde.guidance.basis import Rotated, grey_basis
-from scoresde.guidance.classifier import NoisyClassifier, classifier_guidance
+from scoresde.guidance.classifier import classifier_guidance
 from scoresde.guidance.combine import autoguidance, classifier_free, compose_conditions
 from scoresde.guidance.compose import Composed, compose
 from scoresde.guidance.edit import Noised, edit
@@ -28,7 +28,6 @@ __all__ = [
     "Matrix",
     "Measured",
     "Noised",
-    "NoisyClassifier",
     "Radon",
     "Renoised",
     "Replaced",

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from scoresde.denoiser import FORMS, TIMES, AnyDenoiser, Plan, TimeLabel, mix
+from scoresde.classifier import check_classes
+from scoresde.denoiser import FORMS, AnyDenoiser, Plan, mix
 from scoresde.errors import BadInput, choose
 from scoresde.guidance.terms import classes_of
 from scoresde.guidance.weights import Weight, check_weight, per_row, told, weights
@@ -24,46 +25,6 @@ from scoresde.schedule import like
 from scoresde.sde import SDE
 
 LogProb = Callable[[Tensor, Tensor, Any], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class NoisyClassifier:
-    """log p(y | x_t, t) of a network of logits that knows noise: what `classifier_guidance` takes.
-
-    ``network(x, label)`` returns logits (batch, classes) for noisy states x (batch, *event); ``label`` is what
-    ``time``, as in `scoresde.Denoiser`, makes of t. Called with states, times (batch,) and classes y (batch,).
-
-    >>> import torch, scoresde
-    >>> from scoresde.guidance import NoisyClassifier
-    >>> log_prob = NoisyClassifier(lambda x, label: torch.cat([x, -x], 1), scoresde.VPSDE(), classes=2)
-    >>> log_prob(torch.zeros(3, 1), torch.full((3,), 0.5), torch.tensor([0, 1, 1])).exp()
-    tensor([0.5000, 0.5000, 0.5000])
-    """
-
-    network: Callable[[Tensor, Tensor], Tensor]
-    sde: SDE
-    time: TimeLabel = "t"
-    classes: int | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.time, str):
-            choose("time label", self.time, TIMES)
-        if self.classes is None:
-            own = getattr(self.network, "classes", None)
-            object.__setattr__(self, "classes", own if isinstance(own, int) else None)
-
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        t = torch.as_tensor(t, dtype=x.dtype, device=x.device)
-        label = (TIMES[self.time] if isinstance(self.time, str) else self.time)(self.sde, t).expand(len(x))
-        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
-        own = next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
-        label = label.to(torch.promote_types(own, torch.float32)) if label.is_floating_point() else label
-        logits = self.network(x.to(own), label)
-        if logits.ndim != 2 or len(logits) != len(x) or self.classes not in (None, logits.shape[1]):
-            raise BadInput(
-                f"the classifier returned shape {tuple(logits.shape)}, not the logits ({len(x)}, {self.classes or 'k'})"
-            )
-        return logits.to(x.dtype).log_softmax(1).gather(1, y.reshape(-1, 1)).squeeze(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +67,12 @@ class ClassifierGuided(AnyDenoiser):
         y = cond["y"]
         return w, y, cond if self.conditional else {name: each for name, each in cond.items() if name != "y"}
 
-    def _check(self, y: Any) -> None:
-        """What can be found before the first call."""
+    def _check(self, y: Any, wait: bool = False) -> None:
+        """What can be found before the first call; in a single one y on a device is not read."""
         if torch.is_inference_mode_enabled():
             raise BadInput("classifier guidance inside torch.inference_mode(), which records no gradient: use no_grad")
-        if (classes := self._classes) and isinstance(y, Tensor) and y.numel():
-            low, high = int(y.min()), int(y.max())
-            if low < 0 or high >= classes:
-                raise BadInput(f"y from {low} to {high}: the classifier knows {classes} classes, from 0")
+        if (classes := self._classes) and isinstance(y, Tensor):
+            check_classes(y, classes, "the classifier", wait)
 
     def _gain(self, form: str, t: Tensor) -> Tensor:
         """What ∇ log p is times in this form."""
@@ -160,7 +119,7 @@ class ClassifierGuided(AnyDenoiser):
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
         w, y, given = self._begin(cond, x)
-        self._check(y)
+        self._check(y, wait=True)
         inner = self.inner.plan(form, times, x, **given)
         if isinstance(w, float) and w == 0:
             return inner

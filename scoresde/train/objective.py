@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scoresde.classifier import ClassifierModel
+from scoresde.classifier import NoisyClassifier
 from scoresde.config import Config, Train
 from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput
@@ -98,7 +98,7 @@ class ClassifierObjective(nn.Module):
 
     probes = False
 
-    def __init__(self, config: Config, classifier: ClassifierModel) -> None:
+    def __init__(self, config: Config, classifier: NoisyClassifier) -> None:
         super().__init__()
         self.classifier, self.network = classifier, classifier.network
         self.times = make_times(config.train.times, classifier.sde)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
-from scoresde.classifier import ClassifierModel
+from scoresde.classifier import NoisyClassifier
 from scoresde.config import RUNTIME, Config, parse_config
 from scoresde.data import Dataset, Scaler, batches, check_trainable
 from scoresde.data.augment import LABELS, mirrored, transform
@@ -263,7 +263,7 @@ class Run:
 
 def _of_task(
     config: Config, data: Dataset, device: torch.device
-) -> tuple[Denoiser | ClassifierModel, nn.Module, Objective | ClassifierObjective]:
+) -> tuple[Denoiser | NoisyClassifier, nn.Module, Objective | ClassifierObjective]:
     """What a config trains, its network, and what is minimised."""
     if config.task == "classifier":
         classifier, network = build_classifier(config, data.event_shape, tuple(data.classes), device)
