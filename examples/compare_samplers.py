@@ -17,30 +17,31 @@ import torch
 import scoresde
 from scoresde.metrics import sliced_wasserstein
 
-SHAPE, BUDGETS = (400, 2), (8, 16, 32, 64)
+BUDGETS = (8, 16, 32, 64)
 OF_IMAGES, FEW = ("auto", "ddim", "heun", "dpm++2m", "unipc", "ode"), (6, 12)
 
 
-def mixture() -> None:
+def mixture(num: int) -> None:
+    shape = (num, 2)
     data = scoresde.GaussianMixture.example(2)
     denoiser = data.denoiser(scoresde.VPSDE())
-    flow = scoresde.sample(denoiser, SHAPE, "ode", steps=200, dtype=torch.float64).x
+    flow = scoresde.sample(denoiser, shape, "ode", steps=200, dtype=torch.float64).x
 
     print("rms error to the probability flow, by network calls")
     print(f"{'sampler':18}" + "".join(f"{n:>10}" for n in BUDGETS))
     for name, sampler in scoresde.SAMPLERS.items():
         if sampler.build and not sampler.stochastic:
             outs = [
-                scoresde.sample(denoiser, SHAPE, name, nfe=n, final="t_min", dtype=torch.float64).x for n in BUDGETS
+                scoresde.sample(denoiser, shape, name, nfe=n, final="t_min", dtype=torch.float64).x for n in BUDGETS
             ]
             print(f"{name:18}" + "".join(f"{float((out - flow).square().mean().sqrt()):10.1e}" for out in outs))
 
-    exact, other = data.sample(SHAPE[0], seed=1), data.sample(SHAPE[0], seed=2)
+    exact, other = data.sample(num, seed=1), data.sample(num, seed=2)
     print("\nsliced Wasserstein distance to exact samples, 128 calls")
     print(f"{'exact':18}{sliced_wasserstein(exact, other, order=1).value:10.3f}")
     for name, sampler in scoresde.SAMPLERS.items():
         if sampler.build and sampler.stochastic:
-            out = scoresde.sample(denoiser, SHAPE, name, nfe=128, dtype=torch.float64).x
+            out = scoresde.sample(denoiser, shape, name, nfe=128, dtype=torch.float64).x
             print(f"{name:18}{sliced_wasserstein(exact, out, order=1).value:10.3f}")
 
 
@@ -61,8 +62,9 @@ def images(num: int) -> None:
 def main() -> None:
     options = argparse.ArgumentParser(description="Samplers on a mixture and on images.")
     options.add_argument("--images", type=int, default=8, help="images to draw by each sampler")
+    options.add_argument("--points", type=int, default=400, help="points of the mixture to draw by each sampler")
     given = options.parse_args()
-    mixture()
+    mixture(given.points)
     images(given.images)
 
 

@@ -38,7 +38,6 @@ STEPS: dict[str, dict[str, Any]] = {  # what each has, in sections of a config
         "train": {"times": {"name": "lognormal", "mean": -1.2, "std": 1.2}},  # of EDM (Karras et al. 2022, table 1)
     },
 }
-COPIES = 8  # of each point, so that a batch may be larger than 142; as many are drawn
 INK, FAINT, BLUE = "#606060", "#d0d0d0", "#0072b2"
 
 
@@ -79,10 +78,13 @@ def main() -> None:
     options = argparse.ArgumentParser(description="A network learns a shape, in five steps.")
     options.add_argument("--out", type=Path, default=Path("datasaurus-story"), help="folder for the pictures")
     options.add_argument("--steps", type=int, default=1000, help="of each training run")
+    options.add_argument(
+        "--copies", type=int, default=8, help="of each of 142 points, for a larger batch; as many are drawn"
+    )
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     points = load("datasaurus:dino").x
-    dino = Dataset(points.repeat(COPIES, 1), name="datasaurus:dino")
+    dino = Dataset(points.repeat(given.copies, 1), name="datasaurus:dino")
     given.out.mkdir(parents=True, exist_ok=True)
     whole = Figure(figsize=(13, 3.3), dpi=150, layout="constrained")
     for number, (ax, (title, step)) in enumerate(zip(whole.subplots(1, len(STEPS)), STEPS.items(), strict=True), 1):
