@@ -37,8 +37,8 @@ BLOCKS = [
 SHORTENED = {
     "compare_samplers.py": ("--images", "1"),
     "datasaurus_story.py": ("--steps", "5"),
-    "guided_tshirts.py": ("--num", "3", "--steps", "8"),
-    "impute_series.py": ("--windows", "3", "--draws", "4", "--steps", "20"),
+    "guided_tshirts.py": ("--num", "3", "--steps", "8", "--out", "tshirts.png"),
+    "impute_series.py": ("--windows", "3", "--draws", "4", "--steps", "20", "--out", "series.png"),
     "letters.py": ("--steps", "60", "--num", "10"),
     "linear_gaussian.py": ("--n", "300", "--out", "posterior.png"),
     "ood_likelihood.py": ("--num", "1", "--steps", "3", "--out", "ood.png"),
