@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
+import pytest
 import torch
 
 import scoresde
@@ -16,6 +19,14 @@ FIXED = [name for name, sampler in SAMPLERS.items() if sampler.build]
 TABLES = [name for name, sampler in SAMPLERS.items() if sampler.build and not sampler.adaptive]
 DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if not sampler.stochastic]
 STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.stochastic]
+
+
+CONTINUOUS = [name for name in SDES if name != "ddpm"]  # a chain's β jumps at its knots, which caps every order
+
+
+def few(names: Iterable[str], *always: str) -> list[Any]:
+    """Names as parameters of a test: all but some are left to `pytest -m exhaustive`."""
+    return [pytest.param(name, marks=() if name in always else pytest.mark.exhaustive) for name in names]
 
 
 @cache

@@ -28,7 +28,7 @@ def gaussian_flow(sde: SDE, x: torch.Tensor, t: float, covariance: torch.Tensor)
     """The probability flow of N(MEAN, covariance) from t_max to t, by rk4 in φ."""
     denoiser = scoresde.Gaussian(MEAN, covariance).denoiser(sde)
     angles = sde.phi(torch.tensor([sde.t_max, t], dtype=F64)).tolist()
-    inner = sde.t_of_phi(torch.linspace(*angles, 81, dtype=F64)[1:-1]).tolist()
+    inner = sde.t_of_phi(torch.linspace(*angles, 61, dtype=F64)[1:-1]).tolist()
     return ode(sde, (sde.t_max, *inner, t)).run(denoiser, x)[0]
 
 

@@ -48,9 +48,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("told", CLASSES, {"network": unet, "prediction": "v", "train": {**short, "label_dropout": 0.0}}),
     ):
         y = torch.arange(12) % 3 if classes else None
-        made = Run(
-            parse_config({**images, **more}), Dataset(x.to(torch.uint8).contiguous(), y, classes, name="squares")
-        )
+        data = Dataset(x.to(torch.uint8).contiguous(), y, classes, name="squares")
+        made = Run(parse_config({**images, **more}), data)
         for _ in range(3):
             made.advance()
         made.save(folder / f"{name}.safetensors")

@@ -119,6 +119,8 @@ def test_an_adaptive_run(photo: str, images: Path) -> None:
 def test_pictures_that_do_not_fit(photo: str, images: Path) -> None:
     Path("words.png").write_text("no picture", encoding="utf-8")
     Image.new("L", (9, 8)).save("wide.png")
-    for file, said in (("words.png", "cannot be read"), ("wide.png", "9x8 pixels"), ("none.png", "no such file")):
-        assert said in fails(2, "restore", file, "--operator", "mask", "--model", images)
+    how = ("--operator", "mask", "--model", images)
+    for file, said in (("words.png", "cannot be read"), ("wide.png", "9x8 pixels"), ("none.png", "none.png")):
+        assert said in fails(2, "restore", file, *how)
+    works("restore", "wide.png", *how, "--resize", "--steps", 2, "--method", "ddnm")
     assert "not images" in fails(2, "restore", photo, "--operator", "mask", "--model", "datasaurus")

@@ -49,8 +49,9 @@ def floor(distance: str) -> tuple[float, float]:
 
 def drawn(name: str) -> torch.Tensor:
     steps = {"langevin": 60, "travel": 60}.get(name, 120 if SAMPLERS[name].build else None)
-    options = {"repeats": 20, "step": 0.2, "noise": "device"} if name == "langevin" else {}  # a million draws
-    return scoresde.sample(hard().denoiser(scoresde.VPSDE()), (N, 2), name, steps, dtype=F64, **options).x
+    options = {"repeats": 20, "step": 0.2} if name == "langevin" else {}
+    denoiser = hard().denoiser(scoresde.VPSDE())
+    return scoresde.sample(denoiser, (N, 2), name, steps, noise="device", dtype=F64, **options).x  # quickly drawn
 
 
 @pytest.mark.parametrize("name", STOCHASTIC)

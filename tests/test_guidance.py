@@ -451,7 +451,7 @@ def test_a_learned_variance_is_the_conditionals() -> None:
 # ----------------------------------------------------------------------------------------------------- strong guidance
 
 
-@pytest.fixture(scope="module", params=[8.0, 16.0])
+@pytest.fixture(scope="module", params=[8.0, pytest.param(16.0, marks=pytest.mark.exhaustive)])
 def strong(request: pytest.FixtureRequest) -> Any:
     """Far guided runs: their end by a fine run, and the error of ddim in 20 steps."""
     guided = classifier_free(model(), request.param)

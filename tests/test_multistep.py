@@ -12,7 +12,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from exact import F64, SDES, mixture, start
+from exact import CONTINUOUS, F64, SDES, mixture, start
 from numpy.polynomial import Polynomial
 from test_stochastic import MEAN, VARIANCE, output_law
 
@@ -23,7 +23,6 @@ from scoresde.samplers.dpm_solver import dpm2m, dpm3m, dpmpp_2m, dpmpp_2m_sde, d
 from scoresde.samplers.multistep import ddim, eab2, eab3, eab4, exponential_multistep, kernel_moments, mean_weights
 from scoresde.samplers.predictor_corrector import sa_solver, unipc
 
-CONTINUOUS = [name for name in SDES if name != "ddpm"]  # a chain's β jumps at its knots, which caps every order
 Build = Callable[..., Table]
 
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from exact import F64, SDES, mixture, start
+from exact import CONTINUOUS, F64, SDES, mixture, start
 from test_stochastic import MEAN, VARIANCE, output_law
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -24,7 +24,6 @@ ORDERS = {heun: 2, midpoint: 2, rk4: 4, dpm2s: 2, dpm3s: 3, dpmpp_2s: 2, dpmpp_3
 EXPONENTIAL = [dpm2s, dpm3s, dpmpp_2s, dpmpp_3s, dpm2a, dpmpp_2sa, dpmpp_sde]
 STOCHASTIC = [dpm2a, dpmpp_2sa, dpmpp_sde, sheun]
 CALLS = {rk4: 4, dpm3s: 3, dpmpp_3s: 3}  # of an interval; the others make two
-CONTINUOUS = [name for name in SDES if name != "ddpm"]  # a chain's β jumps at its knots, which caps every order
 KUTTA = Tableau(
     4, (0, 1 / 2, 1 / 2, 1), ((1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6)
 )  # the classical method

@@ -18,7 +18,6 @@ from scoresde.losses.times import SPREADS, spread_out
 from scoresde.losses.weightings import find_weighting
 from scoresde.nn.uncertainty import Uncertainty
 
-CONTINUOUS = [name for name in SDES if name != "ddpm"]
 WEIGHED = ("importance", "loss_aware")  # whose expectation is that of uniform times
 
 

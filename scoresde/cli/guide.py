@@ -166,7 +166,8 @@ def read_guidance(given: dict[str, Any], class_: str | None) -> Guidance | None:
         raise BadInput("--weak takes --guidance and --guidance-interval alone: its two models see the same class")
     if class_ == "none" and rest["weak"] is None:
         raise BadInput("--guidance and --class none: guidance needs a class to lead to")
-    return Guidance(**{**rest, "rescale": rest["rescale"] or 0.0}, w=w, conditional=conditional)
+    rest["rescale"] = rest["rescale"] or 0.0
+    return Guidance(w, **rest, conditional=conditional)
 
 
 def warn(guidance: Guidance | None, sampler: str, nfe: int | None) -> None:

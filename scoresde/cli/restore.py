@@ -53,6 +53,7 @@ ZETA = 5.0  # ζ' of dps and mcg: the best of 0.5 to 20 for small pictures and 4
 @click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of the noise, of both kinds (default: 0).")
 @click.option("--num", type=Whole(), default=1, metavar="N", help="Pictures drawn from the posterior (default: 1).")
 @click.option("--weights", default="ema", metavar="NAME", help="ema (default), raw, or another average in the file.")
+@click.option("--resize", is_flag=True, help="Take the middle of an image, in the size and colours of the model.")
 @device_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("samples"), metavar="DIR", help="Folder (default: samples)."
@@ -72,6 +73,7 @@ def command(
     seed: int,
     num: int,
     weights: str,
+    resize: bool,
     device: str,
     out: Path,
     own: dict[str, str | None],
@@ -103,7 +105,7 @@ def command(
             raise BadInput(f"--{name} {value:g}: a number of at least 0")
     options, device = read_options(sampler, own, flags_of(ctx)), find_device(device)
     loaded = load_model(model, weights, device)
-    picture = torch.tensor(read_image(image, loaded).pixels)
+    picture = torch.tensor(read_image(image, loaded, resize).pixels)
     measure = parse_operator(operator, loaded.event_shape)
     labels = choose_labels(loaded, class_ or "none", num, 0) if loaded.classes else None
     start = time.perf_counter()
@@ -114,7 +116,7 @@ def command(
     with output_folder(out) as folder:
         restored, record = run(loaded, denoiser, num, seed, labels, device, how)
         facts = {"command": shlex.join(["scoresde", *ctx.obj]), "model": model, "weights": weights, "class": class_}
-        asked = {"image": str(image), "operator": operator, "method": method, "noise_std": noise_std}
+        asked = {"image": str(image), "resize": resize, "operator": operator, "method": method, "noise_std": noise_std}
         seconds = round(time.perf_counter() - start, 3)
         record = plain({**facts, **asked, "strength": strength, "num": num, **record, "seconds": seconds})
         words = (image.stem, operator, method, f"seed{seed}")

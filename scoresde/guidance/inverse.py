@@ -78,7 +78,9 @@ class Measured(Wrapper):
         return Plan(skip.tolist(), scale.tolist(), lambda i, x: call(i, x)[0], call if inner.learned else None)
 
     def _strength(self, t: Tensor) -> Tensor:
-        strength = self.strength(t) if callable(self.strength) else torch.full_like(t, self.strength)
+        if not callable(self.strength):
+            return torch.full_like(t, self.strength)
+        strength = self.strength(t)
         if not bool((torch.isfinite(strength) & (strength >= 0)).all()):
             raise BadInput(f"strength: a function of t whose values are finite and >= 0, got {strength.min().item():g}")
         return strength
