@@ -21,7 +21,7 @@ from scoresde.guidance import classifier_free
 from scoresde.metrics import load_features, prdc, within_class_std
 from scoresde.plotting.figure import empty, line_colour, plain
 
-WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
+WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
 
 
 def main() -> None:
