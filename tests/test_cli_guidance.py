@@ -133,7 +133,7 @@ def test_a_weaker_model_guides_and_must_be_the_same_in_a_replay(images: Path, we
     facts = json.loads(path.read_text(encoding="utf-8"))
     facts["guidance"]["weak_sha256"] = "0" * 64
     path.write_text(json.dumps(facts), encoding="utf-8")
-    assert "another model now" in fails(2, "replay", path)
+    assert "another one now" in fails(2, "replay", path)
 
 
 @pytest.mark.parametrize("name, more", [("squares", ()), ("plain", ()), ("told", ("--conditional",))])

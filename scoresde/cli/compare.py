@@ -11,7 +11,7 @@ import click
 from scoresde.cli.data import read_options
 from scoresde.cli.files import DEFAULT_MODEL, json_text
 from scoresde.cli.output import output_folder, write_together
-from scoresde.cli.params import Names, Whole, Wholes, device_option, find_device, json_option
+from scoresde.cli.params import Names, Whole, Wholes, device_option, find_device, json_option, weights_option
 from scoresde.cli.progress import steps_bar
 from scoresde.errors import BadInput
 
@@ -50,7 +50,7 @@ NAME = "comparison"
 @click.option("--num", type=Whole(), metavar="N", help=f"Samples (default: {IMAGES} images, or {POINTS} points).")
 @click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of the noise that all start from (default: 0).")
 @click.option("--class", "class_", metavar="NAME|INDEX", help="One class, or none for no class (default: all in turn).")
-@click.option("--weights", default="ema", metavar="NAME", help="ema (default), raw, or another average in the file.")
+@weights_option
 @click.option(
     "--data",
     metavar="NAME|PATH",

@@ -15,7 +15,7 @@ import click
 from scoresde.cli.files import DEFAULT_MODEL, free_name, json_text, name_files, plain
 from scoresde.cli.options import flags_of, read_options
 from scoresde.cli.output import output_folder, write_together
-from scoresde.cli.params import Whole, device_option, find_device, together
+from scoresde.cli.params import Whole, device_option, find_device, together, weights_option
 from scoresde.cli.progress import sampling_bar
 from scoresde.cli.text import duration
 
@@ -51,7 +51,7 @@ def model_options(command: F) -> F:
             help=f"A shipped model of images (default: {DEFAULT_MODEL}) or a checkpoint: see `scoresde models`.",
         ),
         click.option("--class", "class_", metavar="NAME|INDEX", help="Of what the image is (default: no class)."),
-        click.option("--weights", default="ema", metavar="NAME", help="ema (default), raw, or another average."),
+        weights_option,
         click.option(
             "--resize", is_flag=True, help="Take the middle of an image, in the size and colours of the model."
         ),

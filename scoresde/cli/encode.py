@@ -13,7 +13,7 @@ import click
 from scoresde.cli.files import DEFAULT_MODEL, free_name, json_text, plain
 from scoresde.cli.options import SamplerCommand, flags_of, read_options
 from scoresde.cli.output import output_folder, write_together
-from scoresde.cli.params import Whole, device_option, find_device
+from scoresde.cli.params import Whole, device_option, find_device, weights_option
 from scoresde.cli.text import duration
 
 if TYPE_CHECKING:
@@ -36,12 +36,7 @@ if TYPE_CHECKING:
     "--grid", metavar="NAME", help="t, phi, lambda, karras:5, ... (default: phi, or lambda for multistep samplers)."
 )
 @click.option("--class", "class_", metavar="NAME|INDEX", help="One class, or none (default: the file's labels).")
-@click.option(
-    "--weights",
-    default="ema",
-    metavar="NAME",
-    help="ema (default): averaged over training; raw: the last; or another average in the file, as power:0.1.",
-)
+@weights_option
 @device_option
 @click.option("--batch-size", type=Whole(), metavar="N", help="Samples at a time: changes memory and rounding.")
 @click.option(

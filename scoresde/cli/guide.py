@@ -49,9 +49,7 @@ class Guidance:
             return self._by_classifier(model, device, dtype)
         if self.weak:
             weak = load_model(self.weak, device=device)
-            digest = weak.info["sha256"]
-            if self.weak_sha256 not in (None, digest):
-                raise BadInput(f"--weak {self.weak} is another model now: SHA-256 {digest[:12]}…")
+            digest = _same("--weak", self.weak, self.weak_sha256, weak.info)
             if weak.event_shape != model.event_shape or weak.classes != model.classes:
                 raise BadInput(f"--weak {self.weak}: a model of other data than {model.name!r}")
             if dtype == "float64":
@@ -63,11 +61,8 @@ class Guidance:
                 f"--guidance: model {model.name!r} has no classes: guide it by a weaker one, --weak MODEL, or by"
                 " --classifier"
             )
-        if not _has_null(model) and self.negative_class is None:
-            raise BadInput(
-                f"--guidance: model {model.name!r} has no null class, as it was trained with train.label_dropout = 0:"
-                " train it with 0.1, or give --negative-class"
-            )
+        if self.negative_class is None:
+            _need_null("--guidance", model, "train it with 0.1, or give --negative-class")
         away = self.negative_class
         null = None if away is None else find_class(model.classes, "--negative-class", away)
         how: dict[str, Any] = {"null": null, "interval": self.interval, "rescale": self.rescale}
@@ -79,16 +74,11 @@ class Guidance:
 
         assert self.classifier
         classifier = load_classifier(self.classifier, device=device, model=model)
-        digest = classifier.info["sha256"]
-        if self.classifier_sha256 not in (None, digest):
-            raise BadInput(f"--classifier {self.classifier} is another one now: SHA-256 {digest[:12]}…")
+        digest = _same("--classifier", self.classifier, self.classifier_sha256, classifier.info)
         if self.conditional and not model.classes:
             raise BadInput(f"--conditional: model {model.name!r} has no classes to be told")
-        if model.classes and not self.conditional and not _has_null(model):
-            raise BadInput(
-                f"--classifier: model {model.name!r} has no null class, as it was trained with train.label_dropout = 0:"
-                " tell it the class too, --conditional"
-            )
+        if model.classes and not self.conditional:
+            _need_null("--classifier", model, "tell it the class too, --conditional")
         if dtype == "float64":
             cast(Any, classifier.network).double()
         guided = classifier_guidance(model.denoiser, classifier, self.w, conditional=self.conditional)
@@ -103,9 +93,20 @@ class GuidedModel(NamedTuple):
     classes: tuple[str, ...]
 
 
-def _has_null(model: Model) -> bool:
-    """Whether a model with classes was trained without one too."""
-    return bool(model.info["config"].get("train", {}).get("label_dropout", 0.1))
+def _need_null(flag: str, model: Model, instead: str) -> None:
+    """Refuse a model with classes that was never trained without one."""
+    if not model.info["config"].get("train", {}).get("label_dropout", 0.1):
+        raise BadInput(
+            f"{flag}: model {model.name!r} has no null class, as it was trained with train.label_dropout = 0: {instead}"
+        )
+
+
+def _same(flag: str, name: str, recorded: str | None, info: dict[str, Any]) -> str:
+    """The digest of a network's file, which is that of the record, if there is one."""
+    digest: str = info["sha256"]
+    if recorded not in (None, digest):
+        raise BadInput(f"{flag} {name} is another one now: SHA-256 {digest[:12]}…")
+    return digest
 
 
 def guidance_options(command: F) -> F:

@@ -11,7 +11,7 @@ import click
 
 from scoresde.cli.data import read_options
 from scoresde.cli.files import DEFAULT_MODEL, json_text
-from scoresde.cli.params import Number, Whole, device_option, find_device, json_option
+from scoresde.cli.params import Number, Whole, device_option, find_device, json_option, weights_option
 from scoresde.cli.progress import steps_bar
 from scoresde.cli.text import align, duration
 from scoresde.errors import BadInput
@@ -40,7 +40,7 @@ AT_ONCE = 2**15  # numbers in the states of one batch, unless --batch-size says 
 @click.option("--rtol", type=Number(), metavar="X", help="Instead of --steps: an adaptive run of this tolerance.")
 @click.option("--grid", metavar="NAME", help="lambda (default), phi, karras, ...")
 @click.option("--class", "class_", metavar="NAME|INDEX", help="One class, or none (default: the data's labels).")
-@click.option("--weights", default="ema", metavar="NAME", help="ema (default), raw, or another average in the file.")
+@weights_option
 @click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of probes and dequantisation (default: 0).")
 @device_option
 @click.option("--batch-size", type=Whole(), metavar="N", help="Events at a time: changes memory and rounding.")

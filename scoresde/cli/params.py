@@ -200,4 +200,10 @@ def find_device(name: str) -> str:
 device_option = click.option(
     "--device", type=OneOf("auto", "cpu", "cuda"), default="auto", metavar="NAME", help="auto (default), cpu or cuda."
 )
+weights_option = click.option(
+    "--weights",
+    default="ema",
+    metavar="NAME",
+    help="ema (default): averaged over training; raw: the last; or another average in the file, as power:0.1.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

@@ -14,7 +14,7 @@ import click
 from scoresde.cli.files import DEFAULT_MODEL, free_name, json_text, plain
 from scoresde.cli.options import SamplerCommand, flags_of, read_options
 from scoresde.cli.output import output_folder, write_together
-from scoresde.cli.params import Number, Whole, device_option, find_device
+from scoresde.cli.params import Number, Whole, device_option, find_device, weights_option
 from scoresde.cli.progress import sampling_bar
 from scoresde.cli.text import duration
 from scoresde.errors import BadInput, choose
@@ -52,7 +52,7 @@ ZETA = 5.0  # ζ' of dps and mcg: the best of 0.5 to 20 for small pictures and 4
 @click.option("--class", "class_", metavar="NAME|INDEX", help="One class (default: none, the model's null class).")
 @click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of the noise, of both kinds (default: 0).")
 @click.option("--num", type=Whole(), default=1, metavar="N", help="Pictures drawn from the posterior (default: 1).")
-@click.option("--weights", default="ema", metavar="NAME", help="ema (default), raw, or another average in the file.")
+@weights_option
 @click.option("--resize", is_flag=True, help="Take the middle of an image, in the size and colours of the model.")
 @device_option
 @click.option(

@@ -11,7 +11,17 @@ import click
 from scoresde.cli.files import DEFAULT_MODEL
 from scoresde.cli.guide import guidance_options, read_guidance, warn
 from scoresde.cli.options import SamplerCommand, flags_of, read_options
-from scoresde.cli.params import Number, Numbers, OneOf, Whole, device_option, find_device, read_run, run_options
+from scoresde.cli.params import (
+    Number,
+    Numbers,
+    OneOf,
+    Whole,
+    device_option,
+    find_device,
+    read_run,
+    run_options,
+    weights_option,
+)
 from scoresde.errors import BadInput
 
 DRAW = ("num", "class_", "start", "seed", "index")
@@ -63,12 +73,7 @@ GIVE_STEPS = ("steps", "nfe", "grid", "times", "sigmas", "logsnr", "start")
     metavar="Q",
     help="Dynamic thresholding: divide every estimate by the Q quantile of its size, if above 1: 0.995.",
 )
-@click.option(
-    "--weights",
-    default="ema",
-    metavar="NAME",
-    help="ema (default): averaged over training; raw: the last; or another average in the file, as power:0.1.",
-)
+@weights_option
 @click.option(
     "--noise",
     type=OneOf("cpu", "brownian", "device"),
