@@ -50,6 +50,7 @@ def test_restore(method: str, photo: str, images: Path) -> None:
     assert (first != pixels(f"{name}-restored-1.png")).any()
     record = json.loads(Path(f"{name}.json").read_text(encoding="utf-8"))
     assert (record["method"], record["operator"], record["nfe"], record["num"]) == (method, "down:2", 3, 2)
+    assert "a record of `scoresde restore`" in fails(2, "replay", f"{name}.json")
     if method == METHODS[0]:
         assert works(*command, "--num", 2, "--seed", 5).splitlines()[:4] == said.splitlines()[:4]
     np.testing.assert_array_equal(pixels(f"{name}-restored-0.png"), first)

@@ -116,7 +116,14 @@ def command(
     with output_folder(out) as folder:
         restored, record = run(loaded, denoiser, num, seed, labels, device, how)
         facts = {"command": shlex.join(["scoresde", *ctx.obj]), "model": model, "weights": weights, "class": class_}
-        asked = {"image": str(image), "resize": resize, "operator": operator, "method": method, "noise_std": noise_std}
+        asked = {
+            "edited": "restore",
+            "image": str(image),
+            "resize": resize,
+            "operator": operator,
+            "method": method,
+            "noise_std": noise_std,
+        }
         seconds = round(time.perf_counter() - start, 3)
         record = plain({**facts, **asked, "strength": strength, "num": num, **record, "seconds": seconds})
         words = (image.stem, operator, method, f"seed{seed}")
