@@ -31,36 +31,38 @@ def pixels(path: str | Path) -> np.ndarray:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_restore(method: str, photo: str, images: Path) -> None:
-    """A sheet of the picture, its measurement and the restored ones, those alone, a record; the same again."""
+    """The restored ones, a sheet of the picture, its measurement and these, a record; the same again."""
     command = ("restore", photo, "--operator", "down:2", "--method", method, "--model", images, "--steps", 3)
     said = works(*command, "--num", 2, "--seed", 5)
-    name = f"samples/photo-down-2-{method}-seed5"
-    assert said.splitlines()[:4] == [f"{name}.png", f"{name}-restored-0.png", f"{name}-restored-1.png", f"{name}.json"]
-    assert f"2 restored by {method} and ddpm, 3 network calls" in said
+    name = f"edits/photo-down2-{method}-squares-ddpm-3-seed5"
+    assert said.splitlines()[:4] == [f"{name}-1.png", f"{name}-2.png", f"{name}-sheet.png", f"{name}.json"]
+    assert "by ddpm, 3 steps: 3 network calls" in said
     assert ("backward" in said) == (method in ("dps", "pigdm", "mcg"))
-    sheet, first = pixels(f"{name}.png"), pixels(f"{name}-restored-0.png")
+    sheet, results = pixels(f"{name}-sheet.png"), [pixels(f"{name}-{k}.png") for k in (1, 2)]
     scale = math.ceil(56 / 8)
     side = 8 * scale + 4
-    assert sheet.shape == (20 + side + 4, 4 * side + 4)
-    cells = [sheet[24 : 24 + 8 * scale : scale, 4 + k * side : 4 + k * side + 8 * scale : scale] for k in range(4)]
+    assert sheet.shape == (20 + 2 * side + 4, 3 * side + 4)
+    cells = [sheet[24 : 24 + 8 * scale : scale, 4 + k * side : 4 + k * side + 8 * scale : scale] for k in range(3)]
     before = pixels(photo)
     np.testing.assert_array_equal(cells[0], before)
     np.testing.assert_allclose(cells[1][::2, 1::2], before.reshape(4, 2, 4, 2).mean((1, 3)), atol=0.51)
-    np.testing.assert_array_equal(cells[2], first)
-    assert (first != pixels(f"{name}-restored-1.png")).any()
+    np.testing.assert_array_equal(cells[2], results[0])
+    assert (results[0] != results[1]).any()
     record = json.loads(Path(f"{name}.json").read_text(encoding="utf-8"))
     assert (record["method"], record["operator"], record["nfe"], record["num"]) == (method, "down:2", 3, 2)
+    error = [((x.astype(float) - before) ** 2).mean() for x in results]
+    np.testing.assert_allclose(record["psnr"], 10 * np.log10(255**2 / np.array(error)), atol=0.005)
     assert "a record of `scoresde restore`" in fails(2, "replay", f"{name}.json")
     if method == METHODS[0]:
-        assert works(*command, "--num", 2, "--seed", 5).splitlines()[:4] == said.splitlines()[:4]
-    np.testing.assert_array_equal(pixels(f"{name}-restored-0.png"), first)
+        assert works(*command, "--num", 2, "--seed", 5, "--batch-size", 1).splitlines()[3] == f"{name}.json"
+        np.testing.assert_allclose(pixels(f"{name}-1.png").astype(int), results[0], atol=1)
 
 
 def test_a_noiseless_projection_keeps_what_was_measured(photo: str, images: Path) -> None:
     """Of a network of any quality: A of the restored picture is the measurement, to rounding and clipping."""
-    works("restore", photo, "--operator", "mask:0.5", "--method", "ddnm", "--model", images, "--steps", 4)
+    works("restore", photo, "--operator", "mask:0.5", "--method", "ddnm", "--model", images, "--nfe", 4)
     mask = parse_operator("mask:0.5", (8, 8)).seen
-    restored, before = pixels("samples/photo-mask-0.5-ddnm-seed0-restored.png"), pixels(photo)
+    restored, before = pixels("edits/photo-mask0.5-ddnm-squares-ddpm-4-seed0.png"), pixels(photo)
     np.testing.assert_allclose(restored[mask].astype(int), before[mask].astype(int), atol=1)
 
 
@@ -89,13 +91,13 @@ def test_every_operator_and_the_samplers_own_options(operator: str, photo: str, 
 )
 def test_bad_input_is_exit_2(more: tuple[str, ...], said: str, photo: str, images: Path) -> None:
     assert said in fails(2, "restore", photo, "--model", images, "--steps", 40, *more)
-    assert not Path("samples").exists()
+    assert not Path("edits").exists()
 
 
 def test_a_strength_beyond_the_range_of_floats_is_exit_3(photo: str, images: Path) -> None:
     how = ("--operator", "mask:0.5", "--steps", 40, "--method", "pigdm", "--strength", "1e30")
     assert "under method 'pigdm' with strength = 1e+30" in fails(3, "restore", photo, "--model", images, *how)
-    assert not Path("samples").exists()
+    assert not Path("edits").exists()
 
 
 def test_an_adaptive_run(photo: str, images: Path) -> None:
@@ -113,7 +115,7 @@ def test_an_adaptive_run(photo: str, images: Path) -> None:
         "--atol",
         0.1,
     )
-    assert "restored by ddnm and rk45" in works(*how, "--method", "ddnm")
+    assert "by rk45, adaptive" in works(*how, "--method", "ddnm")
     assert "--method dps: its steps" in fails(2, *how, "--method", "dps")
 
 

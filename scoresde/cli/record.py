@@ -64,28 +64,6 @@ class Latent(BaseModel):
         )
 
 
-class Guided(BaseModel):
-    """How a run was guided."""
-
-    model_config = ConfigDict(strict=True)
-
-    w: float
-    interval: list[float] | None = Field(None, min_length=2, max_length=2)
-    rescale: float = 0.0
-    negative_class: str | None = None
-    weak: str | None = None
-    weak_sha256: str | None = None
-    classifier: str | None = None
-    classifier_sha256: str | None = None
-    conditional: bool = False
-
-    def guidance(self) -> Guidance:
-        """As asked for on the command line."""
-        facts: dict[str, Any] = self.model_dump()
-        facts["interval"] = tuple(self.interval) if self.interval else None
-        return Guidance(**facts)
-
-
 class Record(BaseModel):
     """What decides the samples of a run."""
 
@@ -98,7 +76,7 @@ class Record(BaseModel):
     class_: str | None = Field(alias="class")
     clip_x0: list[float] | None = Field(min_length=2, max_length=2)
     threshold: float | None = None
-    guidance: Guided | None = None
+    guidance: Guidance | None = None
     num: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     times: list[float]
@@ -130,7 +108,7 @@ class Record(BaseModel):
             class_=None if self.class_ == "in turn" else self.class_,
             clip_x0=(self.clip_x0[0], self.clip_x0[1]) if self.clip_x0 else None,
             threshold=self.threshold,
-            guidance=self.guidance.guidance() if self.guidance else None,
+            guidance=self.guidance,
             noise=settings.noise,
             device=device,
             dtype=settings.dtype,
@@ -154,7 +132,8 @@ def find_record(path: Path) -> Path:
 def read_record(path: Path) -> Record:
     """A record from its file; one that is damaged or of something else is refused in one line."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        facts = json.loads(text)
     except ValueError:  # no JSON, or no text
         raise BadInput(f"{str(path)!r} is no whole record of a run: not JSON") from None
     if isinstance(facts, dict) and "encoded" in facts:
@@ -162,7 +141,7 @@ def read_record(path: Path) -> Record:
     if isinstance(facts, dict) and "edited" in facts:
         raise BadInput(f"{str(path)!r} is a record of `scoresde {facts['edited']}`: do again the command in it")
     try:
-        return Record.model_validate(facts)
+        return Record.model_validate_json(text, strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
