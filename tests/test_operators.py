@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from exact import F64
 
 from scoresde import BadInput
-from scoresde.guidance import OPERATORS, Fourier, Linear, LinearMap, Mask, Matrix, Radon, parse_operator
+from scoresde.guidance import OPERATORS, Fourier, Linear, LinearMap, Mask, Matrix, Radon, operators, parse_operator
 
 SHAPES = {"grey": (1, 8, 8), "plain": (6, 8), "colour": (3, 8, 12)}
 WORDS = [
@@ -32,7 +34,6 @@ def made(word: str, shape: tuple[int, ...]) -> Linear:
 
 
 CASES: dict[str, Linear] = {f"{w} {name}": made(w, shape) for w in WORDS for name, shape in SHAPES.items()}
-del CASES["radon colour"]  # long
 CASES |= {
     "matrix": Matrix(noise(5, 16), (4, 4)),
     "deficient matrix": Matrix(noise(6, 3) @ noise(3, 8), (8,)),
@@ -59,6 +60,40 @@ def test_the_adjoint_and_the_inverses(name: str) -> None:
         found = A.inverse(y, ridge)
         per = torch.as_tensor(ridge).reshape(-1, *(1,) * (x.ndim - 1))
         assert torch.allclose(A.adjoint(A(found)) + per * found, A.adjoint(y), **close)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_cap_bounds_every_gain(name: str) -> None:
+    """V min(d/(d² + ridge), cap) Uᵀ y of A = U diag(d) Vᵀ, each sample with its own."""
+    A, cap = CASES[name], torch.tensor([0.5, 4.0], dtype=F64)
+    y = noise(*A(noise(2, *A.shape)).shape, seed=2)
+    for ridge in (0.0, 0.1):
+        wanted = by_gain(A, y, lambda d, ridge=ridge: torch.minimum(d / (d**2 + ridge), cap[:, None]))
+        assert torch.allclose(A.inverse(y, ridge, cap), wanted, rtol=1e-6, atol=1e-7)
+    assert torch.equal(A.inverse(y, 0.1, torch.inf), A.inverse(y, 0.1))
+
+
+def by_gain(A: Linear, y: torch.Tensor, gain: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    u, d, v = torch.linalg.svd(A.matrix(), full_matrices=False)
+    u, d, v = u[:, d > 1e-10], d[d > 1e-10], v[d > 1e-10]
+    return ((y.flatten(1) @ u * gain(d)) @ v).reshape(-1, *A.shape)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("map", "radon"))])
+def test_conjugate_gradients_are_the_same_inverse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large events; there a cap is a ridge under which no gain exceeds it."""
+    A, ridge, cap = CASES[name], torch.tensor([0.01, 0.2], dtype=F64), torch.tensor([0.5, 2.0], dtype=F64)
+    y = A(noise(2, *A.shape))
+    dense = A.inverse(y), A.inverse(y, ridge)
+    monkeypatch.setattr(operators, "DENSE", 0)
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    assert torch.allclose(A.inverse(y), dense[0], **close) and torch.allclose(A.inverse(y, ridge), dense[1], **close)
+
+    def gain(d: torch.Tensor) -> torch.Tensor:
+        return d / (d**2 + torch.maximum(ridge, 0.25 / cap**2)[:, None])
+
+    assert bool((gain(torch.logspace(-4, 4, 99, dtype=F64)) <= cap[:, None]).all())
+    assert torch.allclose(A.inverse(y, ridge, cap), by_gain(A, y, gain), **close)
 
 
 @pytest.mark.parametrize("word", WORDS)

@@ -55,8 +55,8 @@ class Mask(Linear):
         out = torch.zeros(len(y), self.seen.numel(), dtype=y.dtype, device=y.device)
         return out.index_copy(1, self._where.to(y.device), y).reshape(-1, *self.shape)
 
-    def inverse(self, y: Tensor, ridge: Ridge = 0.0) -> Tensor:
-        return self.adjoint(y / (1 + like(ridge, y)))
+    def inverse(self, y: Tensor, ridge: Ridge = 0.0, cap: Ridge = math.inf) -> Tensor:
+        return self.adjoint(y * torch.minimum(1 / (1 + like(ridge, y)), like(cap, y)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +83,9 @@ class Downsample(Linear):
     def adjoint(self, y: Tensor) -> Tensor:
         return y.repeat_interleave(self.k, -2).repeat_interleave(self.k, -1) / self.k**2
 
-    def inverse(self, y: Tensor, ridge: Ridge = 0.0) -> Tensor:
+    def inverse(self, y: Tensor, ridge: Ridge = 0.0, cap: Ridge = math.inf) -> Tensor:
         back = self.adjoint(y)
-        return back / (1 / self.k**2 + like(ridge, back))
+        return back * torch.minimum(1 / (1 / self.k**2 + like(ridge, back)), self.k * like(cap, back))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +126,10 @@ class Blur(Linear):
     def adjoint(self, y: Tensor) -> Tensor:
         return self._filter(y, self._gain)
 
-    def inverse(self, y: Tensor, ridge: Ridge = 0.0) -> Tensor:
+    def inverse(self, y: Tensor, ridge: Ridge = 0.0, cap: Ridge = math.inf) -> Tensor:
         h = self._gain.to(y)
-        return self._filter(y, torch.where(h > 0, h / (h**2 + like(ridge, y)).clamp(min=torch.finfo(y.dtype).tiny), 0))
+        gain = h / (h**2 + like(ridge, y)).clamp(min=torch.finfo(y.dtype).tiny)
+        return self._filter(y, torch.minimum(gain, like(cap, y)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,10 +188,11 @@ class Fourier(Linear):
     def adjoint(self, y: Tensor) -> Tensor:
         return torch.fft.ifft2(self._spectrum(y), norm="ortho").real
 
-    def inverse(self, y: Tensor, ridge: Ridge = 0.0) -> Tensor:
+    def inverse(self, y: Tensor, ridge: Ridge = 0.0, cap: Ridge = math.inf) -> Tensor:
         back = self.adjoint(y)
-        gain = self._gain.to(back)
-        weight = torch.where(gain > 0, 1 / (gain + like(ridge, back)).clamp(min=torch.finfo(back.dtype).tiny), 0)
+        square = self._gain.to(back)  # singular values of A, squared
+        at = square.clamp(min=torch.finfo(back.dtype).tiny)
+        weight = torch.where(square > 0, torch.minimum(1 / (at + like(ridge, back)), like(cap, back) * at.rsqrt()), 0)
         return torch.fft.ifft2(torch.fft.fft2(back) * weight).real
 
 

@@ -1,9 +1,11 @@
 """Linear measurement operators: A, its adjoint Aᵀ, and its regularised inverse Aᵀ (A Aᵀ + ridge)⁻¹.
 
 The last is all that the methods of `scoresde.guidance.methods` need beside A and Aᵀ: with ridge 0 it is the
-pseudo-inverse A⁺, and Aᵀ (r² A Aᵀ + s²)⁻¹ = inverse(·, s²/r²)/r². As Aᵀ (A Aᵀ + ridge)⁻¹ = (Aᵀ A + ridge)⁻¹ Aᵀ, it is
-a division wherever Aᵀ A is known in some basis, and conjugate gradients (Hestenes & Stiefel 1952) where it is not.
-An operator of your own derives from `Linear` and writes ``__call__`` and ``adjoint``, or is a `LinearMap`.
+pseudo-inverse A⁺, and Aᵀ (r² A Aᵀ + s²)⁻¹ = inverse(·, s²/r²)/r². Along a singular vector of value d it multiplies by
+d/(d² + ridge), which a ``cap`` bounds: noise in y is amplified no more than that. As Aᵀ (A Aᵀ + ridge)⁻¹ =
+(Aᵀ A + ridge)⁻¹ Aᵀ, it is a product wherever Aᵀ A is known in some basis; else it is by the singular values of small
+events and by conjugate gradients (Hestenes & Stiefel 1952) of large ones. An operator of your own derives from `Linear`
+and writes ``__call__`` and ``adjoint``, or is a `LinearMap`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
@@ -20,13 +22,14 @@ from scoresde.errors import BadInput
 from scoresde.schedule import like, per_sample
 
 Ridge = float | Tensor  # one number, or one per sample
+DENSE = 1024  # numbers of the largest event whose operator is made a matrix
 
 
 class Linear:
     """A linear operator from events of shape ``shape`` to measurements of a shape of their own, both batched.
 
-    A(x) is for x (batch, *shape); ``adjoint`` takes it back: <A x, y> = <x, Aᵀ y>. ``inverse`` is by conjugate
-    gradients unless a subclass knows better: at most ``iterations`` of them, in one batch.
+    A(x) is for x (batch, *shape); ``adjoint`` takes it back: <A x, y> = <x, Aᵀ y>. Unless a subclass knows better
+    ``inverse`` is by singular values, beyond 1024 numbers an event by conjugate gradients, at most ``iterations``.
     """
 
     shape: tuple[int, ...]
@@ -40,10 +43,15 @@ class Linear:
         """Aᵀ y, (batch, *shape)."""
         raise NotImplementedError
 
-    def inverse(self, y: Tensor, ridge: Ridge = 0.0) -> Tensor:
-        """Aᵀ (A Aᵀ + ridge)⁻¹ y, (batch, *shape); with ridge 0 the pseudo-inverse A⁺ y."""
+    def inverse(self, y: Tensor, ridge: Ridge = 0.0, cap: Ridge = inf) -> Tensor:
+        """Aᵀ (A Aᵀ + ridge)⁻¹ y, (batch, *shape), with no gain above ``cap``; with ridge 0 the pseudo-inverse A⁺ y.
+
+        Conjugate gradients know no gains: there the ridge is at least 1/(2 cap)², which bounds them smoothly.
+        """
+        if prod(self.shape) <= DENSE:
+            return self._dense(y).inverse(per_sample(y), ridge, cap)
         b = self.adjoint(y)
-        add = like(ridge, b)
+        add = torch.maximum(like(ridge, b), 0.25 / like(cap, b) ** 2)
         return conjugate_gradients(lambda v: self.adjoint(self(v)) + add * v, b, self.iterations)
 
     def check(self, x: Tensor) -> Tensor:
@@ -54,10 +62,18 @@ class Linear:
             )
         return x
 
-    def matrix(self) -> Tensor:
-        """A as a matrix (measurements, events), both flattened, float64: for small events."""
-        eye = torch.eye(prod(self.shape), dtype=torch.float64).reshape(-1, *self.shape)
+    def matrix(self, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Tensor:
+        """A as a matrix (measurements, events), both flattened: for small events."""
+        eye = torch.eye(prod(self.shape), dtype=dtype, device=device).reshape(-1, *self.shape)
         return per_sample(self(eye)).mT
+
+    def _dense(self, y: Tensor) -> Matrix:
+        """A as a `Matrix` where y is, made once."""
+        made: dict[object, Matrix] = self.__dict__.setdefault("_matrices", {})
+        if (at := (y.dtype, y.device)) not in made:
+            with torch.inference_mode(False), torch.no_grad():
+                made[at] = Matrix(self.matrix(*at), self.shape)
+        return made[at]
 
 
 def conjugate_gradients(apply: Callable[[Tensor], Tensor], b: Tensor, iterations: int) -> Tensor:
@@ -98,7 +114,7 @@ def plane(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
 class Matrix(Linear):
     """A given matrix (m, D) on events of D numbers, of any shape: y has shape (batch, m).
 
-    ``inverse`` is by the singular values; those below 1e-7 of the largest (1e-12 in float64) count as zero.
+    ``inverse`` is by the singular values; those below 1e-6 of the largest (1e-12 of a float64 y) count as zero.
 
     >>> A = Matrix(torch.tensor([[1.0, 1.0]]), (2,))
     >>> A(torch.tensor([[1.0, 2.0]])), A.inverse(torch.tensor([[3.0]]))
@@ -117,9 +133,7 @@ class Matrix(Linear):
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor, Tensor]:
-        left, s, right = torch.linalg.svd(self.entries.double(), full_matrices=False)
-        kept = s > (1e-12 if self.entries.dtype == torch.float64 else 1e-7) * s.max()
-        return left[:, kept], s[kept], right[kept]
+        return torch.linalg.svd(self.entries.double(), full_matrices=False)
 
     def __call__(self, x: Tensor) -> Tensor:
         return per_sample(self.check(x)) @ self.entries.to(x).mT
@@ -127,9 +141,11 @@ class Matrix(Linear):
     def adjoint(self, y: Tensor) -> Tensor:
         return (y @ self.entries.to(y)).reshape(-1, *self.shape)
 
-    def inverse(self, y: Tensor, ridge: Ridge = 0.0) -> Tensor:
+    def inverse(self, y: Tensor, ridge: Ridge = 0.0, cap: Ridge = inf) -> Tensor:
         left, s, right = (part.to(y) for part in self._svd)
-        return ((y @ left) * (s / (s**2 + like(ridge, y))) @ right).reshape(-1, *self.shape)
+        gain = torch.minimum(s / (s**2 + like(ridge, y)), like(cap, y))
+        gain = torch.where(s > (1e-12 if y.dtype == torch.float64 else 1e-6) * s[0], gain, 0)
+        return ((y @ left) * gain @ right).reshape(-1, *self.shape)
 
 
 @dataclass(frozen=True, eq=False)

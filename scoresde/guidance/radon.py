@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import BadInput
-from scoresde.guidance.operators import Linear, plane
+from scoresde.guidance.operators import Linear, Ridge, plane
+from scoresde.schedule import like
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Radon(Linear):
 
     A pixel at (u, v) from the centre adds to the two bins next to u cos θ + v sin θ, by linear interpolation (Radon
     1917; Kak & Slaney 1988, section 3.2); a projection is divided by the larger side, so that it is about a mean along
-    the ray. There are as many bins, one pixel wide, as the diagonal needs. ``inverse`` is by conjugate gradients.
+    the ray. There are as many bins, one pixel wide, as the diagonal needs.
 
     >>> A = Radon(6, (1, 8, 8))
     >>> A(torch.ones(2, 1, 8, 8)).shape, A(torch.ones(1, 1, 8, 8)).sum((-3, -1))[0, :3]
@@ -63,6 +64,17 @@ class Radon(Linear):
         source, target, weights = source.to(x.device), target.to(x.device), self._entries[2].to(x)
         moved = x.index_select(-1, source) * weights
         return torch.zeros(*x.shape[:-1], size, dtype=x.dtype, device=x.device).index_add(-1, target, moved)
+
+    def inverse(self, y: Tensor, ridge: Ridge = 0.0, cap: Ridge = math.inf) -> Tensor:
+        if len(self.shape) == 2:
+            return super().inverse(y, ridge, cap)
+        each = [like(value, y).expand((*y.shape[:-2], 1, 1)).flatten() for value in (ridge, cap)]
+        return self._image.inverse(y.flatten(0, -3), *each).reshape(-1, *self.shape)
+
+    @cached_property
+    def _image(self) -> Radon:
+        """The operator of one image of the event."""
+        return Radon(self.angles, self.shape[-2:], self.iterations)
 
     def __call__(self, x: Tensor) -> Tensor:
         rows, columns, _ = self._entries
