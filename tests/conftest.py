@@ -31,6 +31,17 @@ def pytest_runtest_setup() -> None:
 
 
 @pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of points in the plane, three steps old."""
+    from test_cli import points_config
+
+    from scoresde.config import parse_config
+    from scoresde.train import train
+
+    return train(parse_config(points_config()), tmp_path_factory.mktemp("points") / "moons").parent
+
+
+@pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A class-conditional model of 8x8 images."""
     from test_cli import image_run

@@ -16,25 +16,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import fails, make_context, points_config, works
+from test_cli import fails, make_context, works
 
 import scoresde
 from scoresde.cli import draw, record, save
 from scoresde.cli.files import plain
-from scoresde.config import parse_config
 from scoresde.grids import FINALS, from_sigmas, make_grid
 from scoresde.samplers import SAMPLERS, plan, registry
 from scoresde.samplers.aliases import ALIASES, Alias, in_our_words
 from scoresde.samplers.multistep import ddim
-from scoresde.train import train
 
 pytestmark = pytest.mark.usefixtures("here")
-
-
-@pytest.fixture(scope="module")
-def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of points in the plane, three steps old."""
-    return train(parse_config(points_config()), tmp_path_factory.mktemp("points") / "moons").parent
 
 
 def names(folder: str = "samples") -> set[str]:
