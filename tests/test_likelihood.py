@@ -6,22 +6,18 @@ import dataclasses
 import json
 import math
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from exact import F64, SDES, mixture
-from test_cli import fails, image_run, works
 from torch import Tensor
 
 import scoresde
 from scoresde import BadInput, SolverFailure, bits_per_dim, discrete_log_prob, interpolate, log_prob, variational_bound
-from scoresde.checkpoint import load_checkpoint, save_checkpoint
-from scoresde.data import Scaler, Streamed
+from scoresde.data import Scaler
 from scoresde.likelihood import DIVERGENCES, Divergence, dequantise, truncation
-from scoresde.losses import prior_bound
 
 VP = SDES["vp"]
 THIN = scoresde.Gaussian(torch.full((4,), 0.2, dtype=F64), torch.diag(torch.tensor([1.0, 0.3, 1e-3, 0.0], dtype=F64)))
@@ -34,7 +30,7 @@ def prior_of(data: scoresde.Gaussian | scoresde.GaussianMixture, sde: scoresde.S
     return {"prior": lambda z: data.log_prob(z, sde, sde.t_max)}
 
 
-# ------------------------------------------------------------------------------------------------------ the exact trace
+# ----------------------------------------------------------------------------------------------------- the exact trace
 
 
 @pytest.mark.parametrize("shape", ["mixture", "mixture-16", "gaussian", "gaussian-16"])
@@ -130,7 +126,7 @@ def test_other_units_change_the_density_by_the_jacobian_alone() -> None:
     assert torch.allclose(lifted, base.log_prob - 2 * math.log(10.0), rtol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------------ estimates
+# ----------------------------------------------------------------------------------------------------------- estimates
 
 
 @pytest.mark.parametrize(
@@ -229,7 +225,7 @@ def test_probes_are_no_noise_of_a_run() -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------- gradients, conditioning
+# --------------------------------------------------------------------------------------------- gradients, conditioning
 
 
 def test_gradients_by_x_and_by_parameters() -> None:
@@ -358,7 +354,7 @@ def test_bits_follow_from_nats() -> None:
     assert torch.allclose(bits_per_dim(uniform, width=1.0, dims=3072), torch.tensor(8.0))
 
 
-# ------------------------------------------------------------------------------------------------------------ the bound
+# ----------------------------------------------------------------------------------------------------------- the bound
 
 
 def test_the_bound_lies_above_and_tends_to_the_likelihood() -> None:
@@ -404,7 +400,7 @@ def test_the_bound_of_bits() -> None:
     assert variational_bound(mixture().denoiser(chain), mixture().sample(2)).terms.shape == (2, 20)
 
 
-# -------------------------------------------------------------------------------------------------------- interpolation
+# ------------------------------------------------------------------------------------------------------- interpolation
 
 
 @pytest.mark.parametrize("shape", [(5,), (3, 2, 2)])
@@ -436,7 +432,7 @@ def test_a_path_of_latents_is_one_of_data() -> None:
     assert torch.allclose(torch.cat([drawn[:2], drawn[-2:]]), data.sample(4), atol=1e-2)
 
 
-# ------------------------------------------------------------------------------------------------------------- refusals
+# ------------------------------------------------------------------------------------------------------------ refusals
 
 
 def test_what_is_refused() -> None:
@@ -504,93 +500,3 @@ def test_settings_say_what_was_done() -> None:
     }.items():
         assert found.settings[key] == value
     assert json.loads(json.dumps(dict(found.settings))) and dataclasses.is_dataclass(found)
-
-
-# -------------------------------------------------------------------------------------------------------- command line
-
-
-@pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A class-conditional model of 8x8 images, and events of its kind in events.npz; in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    x = (torch.arange(6) * 40 % 256)[:, None, None, None].expand(6, 1, 8, 8).to(torch.uint8).numpy()
-    np.savez("events.npz", images=x, labels=np.arange(6) % 3)
-    np.savez("flat.npz", images=np.zeros((3, 2), np.float32))
-    np.savez("many.npz", images=x, labels=np.arange(6))
-    image_run().save(Path("squares.safetensors"))
-    return Path("squares.safetensors")
-
-
-def test_the_command(images: Path) -> None:
-    base: list[Any] = ["likelihood", "events.npz", "--model", images, "--steps", 2, "--seed", 3]
-    facts = json.loads(works(*base, "--levels", 256, "--json", "--out", "nats.npz"))
-    with np.load("nats.npz") as file:
-        arrays = dict(file)
-    assert {key: value.tolist() for key, value in arrays.items() if key != "standard_error"} == {
-        key: facts[key] for key in ("log_prob", "bits_per_dim", "labels")
-    }
-    assert facts["num"] == 6 and facts["nfe"] == 8 and facts["mean"] == pytest.approx(arrays["log_prob"].mean())
-    model = scoresde.load_model(images)
-    with np.load("events.npz") as file:
-        x, y = torch.from_numpy(file["images"]), torch.from_numpy(file["labels"])
-    own = {"divergence": "hutchinson", "seed": 3, "scaler": model.scaler}
-    want = discrete_log_prob(model.denoiser, x, 2, cond={"y": y}, **own)
-    assert np.allclose(want.log_prob.numpy(), arrays["log_prob"], rtol=1e-5)
-    assert bits_per_dim(want).tolist() == pytest.approx(facts["bits_per_dim"], rel=1e-5)
-    parts = json.loads(works(*base, "--levels", 256, "--json", "--batch-size", 4))
-    assert parts["log_prob"] == pytest.approx(facts["log_prob"], rel=1e-5)
-    assert json.loads(works(*base, "--levels", 256, "--json", "--num", 2))["log_prob"] == pytest.approx(
-        facts["log_prob"][:2], rel=1e-5
-    )
-    nats = 64 * math.log(2) * prior_bound(model.sde, model.scaler.encode(x))
-    assert facts["prior_term"] == pytest.approx(float(nats.mean()), rel=1e-5)
-    assert facts["noise"] == pytest.approx(float(model.sde.sigma(torch.tensor(model.sde.t_min))), rel=1e-2)
-    bare = json.loads(works(*base, "--class", "none", "--json"))
-    nats = log_prob(model.denoiser, x, 2, **own).log_prob.tolist()
-    assert bare["log_prob"] == pytest.approx(nats, rel=1e-5) and bare["bits"] is None and "labels" not in bare
-    text = works(*base, "--levels", 256)
-    assert "bits/dim" in text and "± " in text and "8 network calls" in text and "log P ≥" in text
-    assert "bits/dim" not in works(*base, "--num", 1)
-
-
-def test_the_command_reads_large_data_in_pieces(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with np.load("events.npz") as file:
-        np.save("events.npy", file["images"])
-    base: list[Any] = ["likelihood", "events.npy", "--model", images, "--steps", 1, "--json", "--class", "none"]
-    whole = json.loads(works(*base))
-    monkeypatch.setattr("scoresde.data.dataset.LARGE", 100)
-    taken: list[int] = []
-    take = Streamed.take
-    monkeypatch.setattr(Streamed, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
-    parts = json.loads(works(*base, "--batch-size", 2))
-    assert taken == [2, 2, 2] and parts["log_prob"] == pytest.approx(whole["log_prob"], rel=1e-5)
-
-
-def test_what_the_command_refuses(images: Path) -> None:
-    base: list[Any] = ["likelihood", "events.npz", "--model", images]
-    for args, words in [
-        (["--divergence", "exat"], "did you mean 'exact'"),
-        (["--eta", 1], "no such option --eta"),
-        (["--steps", 3, "--rtol", 1e-3], "give no steps"),
-        (["--levels", 100, "--steps", 1], "whole numbers 0 to 99"),
-        (["--draws", 2], "needs --levels"),
-        (["--class", "bgg"], "did you mean 'bag'"),
-        (["--out", "nats.json"], "must end in .npz"),
-        (["--out", "no/such/nats.npz"], "no folder"),
-    ]:
-        assert words in fails(2, *base, *args)
-    Path("empty").mkdir()
-    Path("torn.npz").write_bytes(Path("events.npz").read_bytes()[:80])
-    np.savez("nan.npz", images=np.full((3, 1, 8, 8), np.nan, np.float32))
-    tensors, info = load_checkpoint(images)
-    save_checkpoint("bare.safetensors", tensors, {key: value for key, value in info.items() if key != "scaler"})
-    assert "it has no scaler" in fails(2, "likelihood", "events.npz", "--model", "bare.safetensors")
-    for file, words in [
-        ("flat.npz", "(2,)"),
-        ("many.npz", "--class none"),
-        ("none.npz", "no such file"),
-        ("nan.npz", "row 0 (counted from 0) has a NaN"),
-        ("torn.npz", "torn.npz"),
-        ("empty", "empty"),
-    ]:
-        assert words in fails(2, "likelihood", file, "--model", images)

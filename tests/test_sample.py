@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +17,6 @@ from exact import (
     F64,
     FIXED,
     SDES,
-    STOCHASTIC,
     TABLES,
     documented_nfe,
     few,
@@ -29,11 +27,9 @@ from exact import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
-from scoresde import SAMPLERS, BadInput, SolverFailure
+from scoresde import SAMPLERS, SolverFailure
 from scoresde.grids import from_sigmas, make_grid
-from scoresde.grids.spacings import karras
 from scoresde.noise import SeededNoise
-from scoresde.samplers.checks import check_denoiser
 from scoresde.samplers.plan import plan_run
 
 VP = SDES["vp"]
@@ -45,7 +41,7 @@ def draw(name: str, n: int = 12, sde: scoresde.SDE = VP, **how: object) -> score
     return scoresde.sample(mixture().denoiser(sde), (n, 2), name, **how)
 
 
-# ------------------------------------------------------------------------------------------- seeds, batches, threads
+# --------------------------------------------------------------------------------------------- seeds, batches, threads
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -122,7 +118,7 @@ def test_an_aborted_run_leaves_nothing_behind() -> None:
     assert torch.equal(draw("dpm++2m").x, whole)
 
 
-# ------------------------------------------------------------------------------------------------------ counts, grids
+# ------------------------------------------------------------------------------------------------------- counts, grids
 
 
 @pytest.mark.parametrize("sde", SDES)
@@ -226,7 +222,7 @@ def test_the_last_step_to_the_data_draws_no_noise(name: str) -> None:
         assert all(a > b for a, b in pairwise(table.times))
 
 
-# -------------------------------------------------------------------------------------------- predictions, shapes
+# ------------------------------------------------------------------------------------------------- predictions, shapes
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -282,7 +278,7 @@ def test_any_event_shape_gives_the_same_coordinates(name: str, event: tuple[int,
     assert shaped.shape == (2, *event) and (shaped.reshape(-1) - flat).abs().max() < 1e-12
 
 
-# ------------------------------------------------------------------------------------------------------- the device
+# ---------------------------------------------------------------------------------------------------------- the device
 
 
 class Watch(TorchDispatchMode):
@@ -352,368 +348,6 @@ def test_a_bfloat16_network_moves_samples_by_its_rounding(name: str, prediction:
         for dtype in (None, torch.bfloat16)
     )
     assert 0 < (narrow - full).norm() < 0.03 * full.norm()
-
-
-# ---------------------------------------------------------------------------------------------------- encode, adaptive
-
-
-@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if s.encode and s.build])
-def test_encoding_and_decoding_return_the_data(name: str) -> None:
-    """The round trip's error falls at least at the first-order rate, and faster for the ODE."""
-    data, denoiser = mixture(16).sample(8, seed=1), mixture(16).denoiser(VP)
-    errors = []
-    for n in (50, 200):
-        latent = scoresde.encode(denoiser, data, name, n).x
-        back = scoresde.sample(denoiser, (8, 16), name, n, x=latent, grid="phi", final="t_min", dtype=F64).x
-        errors.append(float((back - data).square().mean().sqrt()))
-    assert math.log2(errors[0] / errors[1]) / 2 > 0.8 and errors[1] < (0.03 if name == "ddim" else 0.01)
-
-
-@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if s.encode and s.adaptive])
-def test_adaptive_encoding_and_decoding_return_the_data(name: str) -> None:
-    data, denoiser = mixture(4).sample(6, seed=1), mixture(4).denoiser(VP)
-    errors, calls = [], []
-    for tol in (1e-2, 1e-5):
-        how = {"rtol": tol, "atol": tol}
-        latent = scoresde.encode(denoiser, data, name, **how)
-        back = scoresde.sample(denoiser, (6, 4), name, x=latent.x, final="t_min", dtype=F64, **how)
-        errors.append(float((back.x - data).abs().max()))
-        calls.append(latent.nfe)
-        assert (
-            latent.settings["adaptive"] and latent.times == (VP.t_min, VP.t_max) and (latent.t_each == VP.t_max).all()
-        )
-    assert errors[1] < 1e-2 * errors[0] + 1e-4 and calls[1] > calls[0]
-
-
-@pytest.mark.parametrize("name", ["ddim", "unipc", "ode", "rk45"])
-def test_encoding_is_the_same_in_batches(name: str) -> None:
-    data, labels = mixture().sample(7, seed=1), torch.arange(7)
-    inner = mixture().network(VP, "eps")
-
-    def network(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return inner(x + 0.01 * y[:, None], t)
-
-    how = {"steps": 5 if SAMPLERS[name].build else None, "cond": {"y": labels}}
-    denoiser = scoresde.Denoiser(network, VP, "eps")
-    whole = scoresde.encode(denoiser, data, name, **how)
-    parts = scoresde.encode(denoiser, data, name, batch_size=3, **how)
-    assert (whole.x - parts.x).abs().max() < 1e-12 and whole.nfe_each.tolist() == parts.nfe_each.tolist()
-
-
-@pytest.mark.parametrize("n", [1, 5, 10, 30, 60, 150])
-def test_auto_runs_under_every_sde(n: int) -> None:
-    """From pure noise too, and on a chain at its whole indices."""
-    sdes = [*SDES.values(), scoresde.DDPM.named("cosine", 200, zero_terminal_snr=True)]
-    for sde in sdes:
-        out = scoresde.sample(mixture().denoiser(sde, "v"), (2, 2), "auto", nfe=n, dtype=F64)
-        assert out.nfe <= n and torch.isfinite(out.x).all()
-        if sde.by_index and out.settings["sampler"] != "rk4":
-            index = torch.tensor(out.times, dtype=F64) * sde.N
-            assert (index - index.round()).abs().max() < 1e-9
-
-
-def test_auto_takes_calls_not_steps() -> None:
-    with pytest.raises(BadInput, match="give nfe = 10, not steps"):
-        scoresde.sample(mixture().denoiser(VP), (2, 2), "auto", 10)
-    with pytest.raises(BadInput, match="name a sampler here"):
-        scoresde.encode(mixture().denoiser(VP), torch.zeros(2, 2), "auto")
-
-
-def test_a_function_may_stand_for_a_grid() -> None:
-    how = {"shape": (2, 2), "sampler": "dpm++2m"}
-    denoiser = mixture().denoiser(VP)
-    named = scoresde.sample(denoiser, steps=7, grid="karras:5", **how)
-    given = scoresde.sample(denoiser, steps=7, grid=partial(karras, rho=5.0), **how)
-    assert torch.equal(named.x, given.x) and given.settings["grid"] == "function"
-    assert scoresde.sample(denoiser, nfe=7, grid=partial(karras, rho=5.0), **how).times == named.times
-
-
-@pytest.mark.parametrize(
-    "how, match",
-    [
-        ({"dtype": torch.float16}, "states are float32 or float64"),
-        ({"dtype": torch.int64}, "states are float32 or float64"),
-        ({"x": torch.full((2, 2), math.nan)}, "not finite"),
-        ({"x": torch.zeros(2, 2, dtype=torch.int64)}, "states are float32 or float64"),
-        ({"shape": (2, -2)}, "integers of at least 1"),
-        ({"grad": "chekpoint"}, "did you mean 'checkpoint'"),
-    ],
-)
-def test_states_that_are_refused(how: dict, match: str) -> None:
-    with pytest.raises(BadInput, match=match):
-        scoresde.sample(mixture().denoiser(VP), **{"shape": (2, 2), "sampler": "ddim", "steps": 3, **how})
-
-
-def test_gradients_where_torch_records_none_are_refused() -> None:
-    x = torch.zeros(2, 2)
-    with torch.inference_mode(), pytest.raises(BadInput, match="inference_mode"):
-        scoresde.sample(mixture().denoiser(VP), (2, 2), "ddim", 3, x=x, grad=True)
-    with pytest.raises(BadInput, match="did you mean 'checkpoint'"):
-        scoresde.encode(mixture().denoiser(VP), x, "ddim", 3, grad="chekpoint")
-
-
-@pytest.mark.parametrize("name", ["ddim", "dpm++2m", "heun"])
-def test_the_memory_of_a_checkpointed_run_is_its_states(name: str) -> None:
-    """What autograd keeps for the way back: a state or two for each call, not the network's activations.
-
-    With those of the one call that is being computed again, 200 steps take less than twice what 20 do.
-    """
-    weight = torch.eye(2, 1024, dtype=F64).requires_grad_()
-
-    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(torch.tanh(x @ weight) @ weight.T)
-
-    def kept(grad: bool | str, n: int) -> int:
-        held: dict[int, int] = {}
-
-        def pack(tensor: torch.Tensor) -> torch.Tensor:
-            storage = tensor.untyped_storage()
-            held[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        x = start(VP, (32, 2)).requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            out = scoresde.sample(scoresde.Denoiser(network, VP, "v"), (32, 2), name, n, x=x, grad=grad)
-        assert out.x.requires_grad
-        return sum(held.values())
-
-    state, activations = 32 * 2 * 8, 32 * 1024 * 8
-    short, long = kept("checkpoint", 20), kept("checkpoint", 200)
-    calls = documented_nfe(name, 200) - documented_nfe(name, 20)
-    assert long - short < 3 * calls * state and kept(True, 40) > 20 * activations
-    if documented_nfe(name, 200) == 200:
-        assert activations + long < 2 * (activations + short)
-
-
-def test_a_network_is_compiled_once() -> None:
-    """By dynamo, for all steps of a run and for the next runs: time, state and their types never change its graph."""
-    torch._dynamo.reset()
-    graphs: list[int] = []
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
-        graphs.append(1)
-        return graph.forward
-
-    network = torch.compile(lambda x, t: torch.tanh(x * (1 + t[:, None])), backend=backend, fullgraph=True)
-    for name in ("ddim", "ddpm", "unipc", "rk4", "ode"):
-        out = scoresde.sample(scoresde.Denoiser(network, VP, "v"), (4, 3), name, 50)
-        assert torch.isfinite(out.x).all()
-    assert len(graphs) == 1
-
-
-def test_a_checkpointed_encoding_has_the_same_gradient() -> None:
-    data, grads = mixture().sample(2), []
-    for grad in (True, "checkpoint"):
-        x = data.clone().requires_grad_()
-        grads.append(
-            torch.autograd.grad(scoresde.encode(mixture().denoiser(VP), x, "ddim", 5, grad=grad).x.sum(), x)[0]
-        )
-    assert torch.equal(*grads)
-
-
-@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if not s.build])
-def test_nfe_caps_the_calls_of_an_adaptive_sampler(name: str) -> None:
-    with pytest.raises(SolverFailure, match="7 network calls reached"):
-        scoresde.sample(mixture().denoiser(VP), (2, 2), name, nfe=7)
-
-
-def test_encoding_takes_options_and_times() -> None:
-    denoiser, data = mixture().denoiser(VP), mixture().sample(3)
-    times = make_grid("lambda", VP, 6, "t_min")
-    given = scoresde.encode(denoiser, data, "ode", grid=times, method="midpoint")
-    assert given.times == times[::-1] and given.nfe == 12 and given.settings["grid"] == "given"
-    named = scoresde.encode(denoiser, data, "ode", 6, grid="lambda", method="midpoint")
-    assert torch.equal(given.x, named.x)
-    for how, match in (
-        ({"sampler": "rk45", "steps": 5}, "chooses its own steps"),
-        ({"sampler": "ddim", "eta": 1.0}, "eps|x0 space"),
-        ({"sampler": "ode", "methud": "rk4", "steps": 5}, "no option 'methud'.*did you mean 'method'"),
-        ({"sampler": "ode", "steps": 0}, "positive integer"),
-        ({"sampler": "ode", "steps": 5, "grid": times}, "verbatim"),
-        ({"sampler": "ode", "batch_size": 0}, "positive integer"),
-    ):
-        with pytest.raises(BadInput, match=match):
-            scoresde.encode(denoiser, data, **how)
-
-
-@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if s.encode and s.build])
-def test_encoding_by_default_loses_less_than_a_hundredth(name: str) -> None:
-    """In 100 steps on the sampler's own grid; a twentieth where the sampler is of first order."""
-    data, denoiser = mixture(16).sample(16, seed=1), mixture(16).denoiser(VP)
-    latent = scoresde.encode(denoiser, data, name, 100).x
-    how = {"x": latent, "grid": SAMPLERS[name].encode_grid, "final": "t_min", "dtype": F64}
-    error = (scoresde.sample(denoiser, (16, 16), name, 100, **how).x - data).square().mean().sqrt()
-    assert error < (0.05 if SAMPLERS[name].order == 1 else 0.01) * data.std()
-
-
-def test_encoded_gaussian_data_have_the_priors_variance() -> None:
-    gaussian = scoresde.Gaussian(torch.zeros(2, dtype=F64), torch.diag(torch.tensor([1.5, 0.2], dtype=F64)))
-    latent = scoresde.encode(gaussian.denoiser(VP), gaussian.sample(20000), "ode", 20).x
-    assert latent.var(0) == pytest.approx([1.0, 1.0], rel=0.04)
-
-
-def test_the_adaptive_ode_meets_its_tolerance_inside_its_interval() -> None:
-    seen: list[float] = []
-    inner = mixture().network(VP, "x0")
-    denoiser = scoresde.Denoiser(lambda x, t: seen.append(float(t[0])) or inner(x, t), VP, "x0")
-    x = start(VP, (8, 2))
-    fine = scoresde.sample(denoiser, (8, 2), "ode", 300, x=x, dtype=F64, final="t_min").x
-    for tol in (1e-3, 1e-5, 1e-7):
-        seen.clear()
-        out = scoresde.sample(denoiser, (8, 2), "ode", x=x, dtype=F64, rtol=tol, atol=tol)
-        assert (out.x - fine).abs().max() < 100 * tol and out.nfe == len(seen) < 200
-        assert VP.t_min <= min(seen) and max(seen) <= VP.t_max
-    ends = []
-    scoresde.sample(denoiser, (8, 2), "ode", x=x, dtype=F64, callback=lambda *step: ends.append(step[1:3]))
-    assert ends[0][0] == VP.t_max and ends[-1][1] == VP.t_min and all(a[1] == b[0] for a, b in pairwise(ends))
-
-
-def test_one_stiff_sample_leaves_the_others_within_tolerance() -> None:
-    x = start(VP, (16, 2))
-    x[0] = 40.0
-    denoiser = mixture().denoiser(VP)
-    how = {"dtype": F64, "rtol": 1e-6, "atol": 1e-6}
-    together = scoresde.sample(denoiser, (16, 2), "ode", x=x, **how).x
-    apart = torch.cat([scoresde.sample(denoiser, (1, 2), "ode", x=x[i : i + 1], **how).x for i in range(16)])
-    assert ((together - apart).abs() / (1 + apart.abs())).max() < 1e-5
-
-
-def test_the_ode_says_why_it_cannot_finish() -> None:
-    def broken(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return torch.where(t[:, None] < 0.1, math.nan, x)
-
-    denoiser = scoresde.Denoiser(broken, VP, "x0")
-    with pytest.raises(SolverFailure, match=r"NaN or infinity at t = 0\.0\d+"):
-        scoresde.sample(denoiser, (2, 2), "ode")
-    with pytest.raises(SolverFailure, match=r"at t = .*rtol.*--dtype float64.*--max-nfe"):
-        scoresde.sample(mixture().denoiser(VP), (2, 2), "ode", rtol=1e-9, atol=1e-9, max_nfe=60)
-
-
-# ---------------------------------------------------------------------------------------------------------- bad input
-
-
-@pytest.mark.parametrize(
-    "how, message",
-    [
-        ({"sampler": "dimm"}, "unknown sampler 'dimm'.*did you mean 'ddim'"),
-        ({"sampler": "ddim", "rtol": 1e-5}, "has no option 'rtol'"),
-        ({"sampler": "ddim", "etta": 0.5}, "did you mean 'eta'"),
-        ({"sampler": "em", "eta": 0.5}, "it has none"),
-        ({"sampler": "ode", "steps": 10, "rtol": 1e-5}, "belongs to an adaptive run"),
-        ({"sampler": "ode", "method": "rk4"}, "unknown adaptive ode method"),
-        ({"steps": 0}, "steps must be a positive integer"),
-        ({"steps": -1}, "steps must be a positive integer"),
-        ({"steps": 5, "nfe": 5}, "give one"),
-        ({"nfe": 0}, "nfe must be a positive integer"),
-        ({"sampler": "langevin", "nfe": 3}, "below the 6 calls"),
-        ({"sampler": "ddim", "grid": "karas"}, "did you mean 'karras'"),
-        ({"sampler": "ddim", "final": "zer0"}, "did you mean 'zero'"),
-        ({"grid": [1.0, 0.5, 0.5]}, "strictly decreasing"),
-        ({"grid": [1.5, 0.5]}, "within"),
-        ({"grid": [1.0]}, "at least two"),
-        ({"grid": [1.0, 0.5], "steps": 3}, "verbatim"),
-        ({"noise": "gpu"}, "unknown noise"),
-        ({"batch_size": 0}, "batch_size"),
-        ({"seed": -1}, "seed"),
-        ({"shape": (0, 2)}, "at least 1"),
-        ({"x": torch.zeros(3, 2)}, "x has shape"),
-    ],
-)
-def test_bad_requests_are_refused_before_the_first_call(how: dict, message: str) -> None:
-    calls: list[int] = []
-    denoiser = scoresde.Denoiser(lambda x, t: calls.append(1) or x, VP)
-    with pytest.raises(BadInput, match=message) as caught:
-        scoresde.sample(denoiser, **{"shape": (2, 2), **how})
-    assert not calls and "\n" not in str(caught.value)
-
-
-WRONG_TYPES = """
-import scoresde, torch
-calls = []
-denoiser = scoresde.Denoiser(lambda x, t: calls.append(1) or x, scoresde.VPSDE(), "x0")
-cases = [
-    (dict(start=2.0), "start = 2.0: an AnalyticStart"),
-    (dict(start=0), "start = 0: an AnalyticStart"),
-    (dict(eta="1"), "eta = '1': eta must be a number"),
-    (dict(eta=True), "eta = True: eta must be a number"),
-    (dict(eta=None), "eta = None: eta must be a number"),
-    (dict(sampler=3), "sampler = 3: give a name of scoresde.SAMPLERS, 'auto', or a Sampler"),
-    (dict(sampler=None), "sampler = None: give a name"),
-    (dict(sampler="autoo", steps=None), "did you mean 'auto'?"),
-    (dict(sampler="auto", steps=None, grid=[1.0, 0.5]), "'auto' chooses for a budget of calls: give nfe"),
-    (dict(sampler="eab2", tau="x"), "tau = 'x': tau must be a number or a function"),
-    (dict(sampler="pc", predictor=3), "predictor = 3: predictor must be a name or a function"),
-    (dict(sampler="pc", correctors=1.5), "correctors = 1.5: correctors must be an integer"),
-    (dict(sampler="dpm2m", lower_order_final=1), "lower_order_final = 1: lower_order_final must be True or False"),
-    (dict(sampler="rk45", steps=None, rtol="1"), "rtol = '1': rtol must be a number"),
-    (dict(steps="5"), "steps = '5'"),
-    (dict(steps=None, nfe=5.0), "nfe = 5.0"),
-    (dict(grid=3), "grid = 3: a name, falling times in a list, or a function"),
-    (dict(final=3), "unknown final 3: choose from zero"),
-    (dict(noise=3), "noise = 3: give one of cpu"),
-    (dict(cond=3), "cond = 3"),
-    (dict(callback=3), "callback = 3: a function of (i,"),
-    (dict(batch_size="2"), "batch_size = '2'"),
-    (dict(seed="1"), "seed = '1'"),
-    (dict(first="1"), "first = '1'"),
-    (dict(x=[1.0]), "x = [1.0]: a state is a tensor"),
-    (dict(dtype="float32"), "dtype = float32"),
-]
-for how, words in cases:
-    try:
-        scoresde.sample(denoiser, **{"shape": (2, 2), "sampler": "ddim", "steps": 5, **how})
-    except scoresde.BadInput as error:
-        assert words in str(error) and "\\n" not in str(error), (how, error)
-    else:
-        raise AssertionError(how)
-for how, words in ((dict(order="2"), "order = '2': order must be an integer"), (dict(sampler=3), "sampler = 3")):
-    try:
-        scoresde.encode(denoiser, torch.zeros(2, 2), **{"sampler": "ipndm", "steps": 5, **how})
-    except scoresde.BadInput as error:
-        assert words in str(error), (how, error)
-    else:
-        raise AssertionError(how)
-assert not calls
-"""
-
-
-def test_values_of_the_wrong_type_are_refused_in_one_line() -> None:
-    """As a user meets them: without the tests' checker of annotations, which would come first."""
-    subprocess.run([sys.executable, "-c", WRONG_TYPES], check=True)
-
-
-def test_a_sampler_may_stand_for_its_name() -> None:
-    how = {"steps": 6, "seed": 7, "dtype": F64}
-    named, given = (scoresde.sample(mixture().denoiser(VP), (12, 2), s, **how) for s in ("eab2", SAMPLERS["eab2"]))
-    assert torch.equal(named.x, given.x) and given.settings == named.settings
-
-
-@pytest.mark.parametrize("name", ["batch_size", "callback", "check"])
-def test_a_trajectory_says_what_only_sample_takes(name: str) -> None:
-    with pytest.raises(BadInput, match=f"^{name}: a trajectory is one batch"):
-        scoresde.trajectory(mixture().denoiser(VP), (2, 2), "ddim", 3, **{name: 1})
-
-
-def test_bad_grids_and_denoisers() -> None:
-    with pytest.raises(TypeError, match="wrap the network"):
-        check_denoiser(torch.nn.Identity())
-    with pytest.raises(BadInput, match="noisier than t_max"):
-        from_sigmas(VP, [1e9, 1.0])
-    with pytest.raises(BadInput, match="cannot encode: choose from"):
-        scoresde.encode(mixture().denoiser(VP), torch.zeros(1, 2), "ddpm")
-    zero = scoresde.DDPM.named("linear", zero_terminal_snr=True)
-    with pytest.raises(BadInput, match="needs some signal"):
-        scoresde.sample(scoresde.Denoiser(lambda x, t: x, zero, "v"), (2, 2), "ddim", 5, grid="lambda")
-    with pytest.raises(BadInput, match="'v' or 'x0'"):
-        scoresde.sample(scoresde.Denoiser(lambda x, t: x, zero, "eps"), (2, 2), "ddim", 5, grid="t")
-    with pytest.raises(BadInput, match="returned shape"):
-        scoresde.sample(scoresde.Denoiser(lambda x, t: x[:, :1], VP), (2, 2), "ddim", 5)
-
-
-@pytest.mark.parametrize("name", STOCHASTIC)
-def test_device_noise_is_opt_in_and_recorded(name: str) -> None:
-    out = draw(name, noise="device")
-    assert out.settings["noise"] == "device" and not torch.equal(out.x, draw(name).x)
 
 
 # -------------------------------------------------------------------------------------------------------- a user's own
