@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save
 from test_cli import CLASSES, drawn, fails, image_run, points_config, run, works
 
-import scoresde.model
+import scoresde
 from scoresde import SAMPLERS, checkpoint
 from scoresde.cli import draw, progress
 

@@ -65,6 +65,31 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+LEARNED = {"sde": {"name": "ddpm", "betas": "cosine", "N": 20}, "prediction": "eps", "learned_variance": True}
+KINDS: dict[str, tuple[dict, Callable[[], Dataset], dict]] = {
+    "points": (MLP, lambda: load("moons", n=64), {}),
+    "classes": (MLP, points, {"weight_decay": 0.1}),
+    "pictures": (UNET, pictures, {"time": "1000t", "flip": True}),
+    "bf16": (UNET, pictures, {"time": "1000t", "precision": "bf16"}),
+    "chain": (MLP, points, {"sde": {"name": "ddpm"}, "times": "index"}),
+    "hybrid": (UNET, pictures, {**LEARNED, "objective": "hybrid", "times": "index", "weighting": "min_snr:3"}),
+    "bound": (MLP, points, {**LEARNED, "objective": "vlb", "times": {"name": "loss_aware", "history": 1}}),
+    "bound of an SDE": (MLP, points, {"objective": "vlb", "times": {"name": "index", "N": 30}}),
+    "sliced": (MLP, points, {"prediction": "score", "objective": "sliced", "times": "levels"}),
+    "edm": (MLP, points, {"sde": {"name": "edm"}, "prediction": "edm", "times": "lognormal", "uncertainty": True}),
+    "flow": (MLP, points, {"sde": {"name": "flow"}, "prediction": "flow", "times": "logitnormal"}),
+    "classifier": (ENCODER, pictures, {"task": "classifier", "time": "1000t", "times": "loss_aware"}),
+    "likelihood": (MLP, points, {"weighting": "likelihood", "times": "importance", "prediction": "eps"}),
+}
+
+
+def made(kind: str, **more: object) -> Run:
+    network, data, options = KINDS[kind]
+    scaler = {"scaler": "image"} if data is pictures else {}
+    network = more.pop("network", network)
+    return Run(configured(network, scaler, **{**options, **more}), data())
+
+
 def distance(a: Tensor, b: Tensor) -> float:
     """Sliced Wasserstein-1: the mean gap between sorted projections on 64 directions, for as many points."""
     angle = torch.linspace(0, math.pi, 65)[:-1]
