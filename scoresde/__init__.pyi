@@ -6,11 +6,10 @@ from .ddpm import DDPM
 from .denoiser import Denoiser, from_callable
 from .errors import BadInput, OutputError, SolverFailure, TrainingStopped
 from .families import EDM, VESDE, VPSDE, CosineVPSDE, RectifiedFlow, SigmoidVPSDE, SubVPSDE
-from .grids import GRIDS, make_grid
+from .grids import GRIDS, make_grid, respace, respaced_times
 from .likelihood import Likelihood, bits_per_dim, discrete_log_prob, interpolate, log_prob, variational_bound
 from .model import Model, load_classifier, load_model
 from .noise import SeededNoise
-from .respace import respace, respaced_times
 from .samplers import SAMPLERS, Result, Row, Table, encode, sample, trajectory
 from .schedule import NoiseSchedule
 from .sde import SDE

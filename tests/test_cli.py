@@ -144,6 +144,12 @@ def test_the_options_in_help_are_those_of_some_sampler():
     assert not own & known  # a builder's option of the same name could never be reached
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_tells_every_option_once(name: str):
+    flags = re.findall(r"^  (?:-\w, )?(--[\w-]+)", works(name, "--help").partition("\nOptions:")[2], re.M)
+    assert flags and len(flags) == len(set(flags))
+
+
 def flags_in_help(command: str) -> str:
     return "".join(re.findall(r"^  (--[^ ]+)", works(command, "--help").split("Options of some")[0], re.M))
 

@@ -24,7 +24,6 @@ PACKAGE = ROOT / "scoresde"
 CORE = (
     "errors",
     "analytic_start",
-    "respace",
     "brownian",
     "schedule",
     "sde",
@@ -54,7 +53,7 @@ LEVELS = (
     ("families",),
     ("ddpm",),
     ("sdes", "denoiser", "noise"),
-    ("grids", "analytic", "analytic_start", "classifier", "losses", "respace", "transforms"),
+    ("grids", "analytic", "analytic_start", "classifier", "losses", "transforms"),
     ("samplers", "brownian"),
     ("guidance", "likelihood"),
     ("checkpoint", "data", "nn", "page", "pictures"),

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
 from scoresde import BadInput, Denoiser, clip
-from scoresde.respace import respace, respaced_times
+from scoresde.grids import respace, respaced_times
 from scoresde.samplers.sde_steps import ddpm
 from scoresde.transforms import Checkpointed
 

@@ -44,7 +44,7 @@ class SamplerCommand(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_options(ctx, formatter)
         with formatter.section("Options of some samplers (`scoresde samplers NAME` lists all of one)"):
-            formatter.write_dl(COMMON)
+            formatter.write_dl([row for row in COMMON if row[0].split()[0] not in flags_of(ctx)])
 
 
 def split_own(params: Sequence[click.Parameter], args: Sequence[str]) -> tuple[dict[str, str | None], list[str]]:

@@ -8,20 +8,19 @@ A grid is a name of `GRIDS`, with a number where it takes one ("karras:5"), a wo
 steps of a respaced DDPM chain ("ddim50", "respaced:10,15,20"), a function of your own, or the times themselves.
 """
 
+from scoresde.grids.chains import respace, respaced_times
 from scoresde.grids.levels import from_lambdas, from_sigmas, loglinear
 from scoresde.grids.make import (
     ALIASES,
     FINALS,
     GRIDS,
-    Numbers,
-    Times,
-    check_times,
     find_grid,
     make_grid,
     option_of,
     respacing,
 )
 from scoresde.grids.spacings import Spacing
+from scoresde.grids.times import Numbers, Times, check_times
 
 __all__ = [
     "ALIASES",
@@ -37,5 +36,7 @@ __all__ = [
     "loglinear",
     "make_grid",
     "option_of",
+    "respace",
+    "respaced_times",
     "respacing",
 ]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import BadInput, positive
-from scoresde.grids.make import Numbers, Times, as_floats, check_times, show
+from scoresde.grids.times import Numbers, Times, as_floats, check_times, show
 from scoresde.sde import SDE
 
 

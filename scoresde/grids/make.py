@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
-from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
-from torch import Tensor
 
 from scoresde.errors import BadInput, choose, nearest, positive
+from scoresde.grids.chains import respaced_times
 from scoresde.grids.indices import leading_index, linspace_index, trailing_index, whole_indices
 from scoresde.grids.spacings import (
     Spacing,
@@ -27,11 +24,10 @@ from scoresde.grids.spacings import (
     uniform_phi,
     uniform_t,
 )
+from scoresde.grids.times import Numbers, Times, check_times, show
 from scoresde.sde import SDE
 
 FINALS = ("zero", "t_min", "denoise")
-Times = tuple[float, ...]
-Numbers = Sequence[float] | np.ndarray | Tensor
 
 GRIDS: dict[str, Spacing] = {
     "t": uniform_t,
@@ -121,8 +117,6 @@ def respacing(grid: object) -> str | None:
 
 def _respaced(grid: str, spec: str, sde: SDE, n: int | None, final: str, start: float | None) -> Times:
     """The times of `scoresde.respaced_times`, which leave nothing else to choose."""
-    from scoresde.respace import respaced_times
-
     if not sde.by_index:
         raise BadInput(f"grid {grid!r} keeps steps of a DDPM chain, {type(sde).__name__} is none: use 'index'")
     times = respaced_times(sde, spec)
@@ -181,33 +175,5 @@ def _above_t_min(spacing: Spacing, sde: SDE, first: float, n: int) -> np.ndarray
     return times
 
 
-def check_times(times: Numbers, sde: SDE) -> Times:
-    """A given list of times as floats: at least two, finite, strictly decreasing, within [0, t_max]."""
-    values = as_floats("grid", times)
-    if len(values) < 2:
-        raise BadInput(f"grid {values}: at least two times are needed")
-    if not all(math.isfinite(t) for t in values) or any(a <= b for a, b in pairwise(values)):
-        raise BadInput(f"grid {show(values)}: times must be finite and strictly decreasing")
-    if values[0] > sde.t_max * (1 + 1e-12) or values[-1] < 0:
-        raise BadInput(f"grid {show(values)}: times must lie within [0, {sde.t_max}]")
-    return values
-
-
-def as_floats(name: str, values: Numbers) -> Times:
-    """A list, array or tensor of numbers in one dimension as floats."""
-    try:
-        listed = values.tolist() if isinstance(values, np.ndarray | Tensor) else list(values)
-        return tuple(float(value) for value in listed)
-    except (TypeError, ValueError):
-        given = f"of shape {tuple(values.shape)}" if isinstance(values, np.ndarray | Tensor) else f"{values!r:.60}"
-        raise BadInput(f"{name} {given}: give numbers, as a list or in one dimension") from None
-
-
 def _name(grid: str | Spacing) -> str:
     return repr(grid if isinstance(grid, str) else getattr(grid, "__name__", grid))
-
-
-def show(values: Sequence[float] | np.ndarray) -> str:
-    """The first few numbers of a list, for a message."""
-    shown = ", ".join(f"{v:g}" for v in values[:4])
-    return f"[{shown}{', …' if len(values) > 4 else ''}]"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import accumulate, repeat
 
 from scoresde.errors import BadInput, positive
-from scoresde.grids import Times, check_times
+from scoresde.grids.times import Times, check_times
 from scoresde.sde import SDE
 
 
