@@ -54,6 +54,36 @@ def test_by_default_the_density_of_thin_data_is_that_of_the_closed_form(name: st
     assert (found.log_prob - data.log_prob(x, sde, sde.t_min)).abs().max() < 4e-4 and found.nfe == 200
 
 
+@pytest.mark.parametrize("name", ["vp", "edm"])
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+def test_a_slope_like_one_over_phi_gets_a_first_step_of_its_scale(name: str, tolerance: float) -> None:
+    """Of thin data, in proportion to φ; data that fill the space get dopri5's own. The tolerance is met.
+
+    Calls are one for the slope, or two for dopri5's own rule, and six for each step: none is made twice.
+    """
+    sde, flat = (
+        SDES[name],
+        scoresde.Gaussian(torch.zeros(4, dtype=F64), torch.diag(torch.tensor([1.0, 0, 0, 0])).double()),
+    )
+    z = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=F64)
+    first = {}
+    for kind, data, x in (
+        ("flat", flat, flat.sample(6, seed=1) + float(sde.knots([sde.t_min]).sigma[0]) * z),
+        ("full", mixture(), mixture().sample(6, seed=1)),
+    ):
+        seen: list[tuple[float, float]] = []
+
+        def told(i: int, t: float, t_next: float, *_: Any, seen: Any = seen) -> None:
+            seen.append((t, t_next))
+
+        found = log_prob(data.denoiser(sde, "v"), x, rtol=tolerance, callback=told, **prior_of(data, sde))
+        assert (found.log_prob - data.log_prob(x, sde, sde.t_min)).abs().max() < 20 * tolerance
+        assert found.nfe % 6 == {"flat": 1, "full": 2}[kind]
+        low, high = sde.phi(torch.tensor(seen[0], dtype=F64)).tolist()
+        first[kind] = (high - low) / low
+    assert first["flat"] == pytest.approx(2.5 * (100 * tolerance) ** 0.2, rel=1e-6) != first["full"]
+
+
 @pytest.mark.parametrize("name", ["vp", "ve", "flow"])
 def test_the_two_ends_are_all_that_differs_from_the_truth(name: str) -> None:
     """The prior at the latent and t_min: with their parts taken away only the solver's error is left."""
