@@ -158,9 +158,9 @@ def test_dps_contracts_with_its_strength_whatever_the_noise() -> None:
 
 
 def test_mcg_is_dps_then_the_projection() -> None:
-    """What A sees is y, without noise; beside it the step of dps. With noise A⁺ is capped at σ/(α s), as of ddnm."""
+    """What A sees is y, without noise; beside it the step of dps. With noise A⁺ is capped at σ/(3α s), as of ddnm."""
     inner, x = PRIOR.denoiser(SDES["vp"]), torch.ones(2, 3, dtype=F64)
-    for s, weight in ((0.0, math.inf), (5.0, float(SDES["vp"].rho(torch.tensor(0.1))) / 5)):
+    for s, weight in ((0.0, math.inf), (5.0, float(SDES["vp"].rho(torch.tensor(0.1))) / 15)):
         stepped = measured(inner, Y, A, "dps", s, 0.4).x0(x, 0.1)
         wanted = stepped + A.inverse(Y - A(stepped), cap=weight)
         assert torch.allclose(measured(inner, Y, A, "mcg", s, 0.4).x0(x, 0.1), wanted, rtol=1e-6)
