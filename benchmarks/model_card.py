@@ -2,6 +2,7 @@
 
     python benchmarks/model_card.py --model fashion-mnist
     python benchmarks/model_card.py --model runs/checkpoint.safetensors --parts ddpm-1000    # the slow one by itself
+    python benchmarks/model_card.py --model fashion-mnist --parts unipc-20,unipc-20-guided --distance-num 10000
     python benchmarks/model_card.py --model fashion-mnist --quick                            # a look; writes nothing
 
 A part draws samples with one sampler from the EMA weights, sample i of class i mod 10, all parts from the same noise:
@@ -30,6 +31,7 @@ from torch import Tensor, nn
 from scoresde.checkpoint import write_atomically
 from scoresde.data import Dataset, Scaler, load, to_uint8
 from scoresde.errors import BadInput, choose
+from scoresde.guidance import classifier_free
 from scoresde.metrics import (
     Features,
     agreement,
@@ -44,7 +46,13 @@ from scoresde.metrics import (
 from scoresde.model import DEFAULT, Model, find_model, load_model
 from scoresde.samplers import sample
 
-SAMPLED = {"ode-10": ("ode", 10), "ode-50": ("ode", 50), "ddpm-1000": ("ddpm", 1000)}
+SAMPLED: dict[str, dict[str, Any]] = {
+    "ode-10": {"sampler": "ode", "steps": 10},
+    "ode-50": {"sampler": "ode", "steps": 50},
+    "unipc-20": {"sampler": "unipc", "nfe": 20},
+    "unipc-20-guided": {"sampler": "unipc", "nfe": 20, "w": 1.2},  # calls of pairs
+    "ddpm-1000": {"sampler": "ddpm", "steps": 1000},
+}
 PARTS = ("floor", *SAMPLED)
 SLOW = 256  # samples of ddpm-1000, and the smaller n of the distances, so that all parts share one
 K = 5
@@ -102,7 +110,9 @@ def network(model: Model) -> nn.Module:
 
 def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """``num`` uint8 images of classes 0 … 9 in turn, their labels, and how they were drawn."""
-    sampler, steps = SAMPLED[part]
+    how = dict(SAMPLED[part])
+    w = how.pop("w", 1.0)
+    guided = classifier_free(model.denoiser, w)  # at w = 1 the model alone
     labels = torch.arange(num) % len(model.classes)
     device = next(network(model).parameters()).device
     images: list[Tensor] = []
@@ -111,10 +121,9 @@ def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tens
     for first in range(0, num, batch):
         y = labels[first : first + batch].to(device)
         result = sample(
-            model.denoiser,
+            guided,
             (len(y), *model.event_shape),
-            sampler,
-            steps,
+            **how,
             seed=seed,
             first=first,
             device=device,
@@ -123,7 +132,13 @@ def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tens
         images.append(to_uint8(model.scaler.decode(result.x)).cpu())
         seconds = time.perf_counter() - start
         print(f"{part}: {first + len(y)} of {num} images, {seconds:.0f} s", file=sys.stderr, flush=True)
-        settings = {**result.settings, "first": 0, "nfe": result.nfe}
+        settings = {
+            **result.settings,
+            "first": 0,
+            "guidance": w,
+            "nfe": result.nfe,
+            "network_evals": result.network_evals,
+        }
     cost = {"seconds": round(time.perf_counter() - start, 1), "batch_size": batch, "threads": torch.get_num_threads()}
     return torch.cat(images), labels, {**settings, "num": num, **cost, "rounded_to_uint8": True}
 
@@ -131,7 +146,7 @@ def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tens
 def measure(model: Model, ruler: Ruler, part: str, num: int, distance_num: int, seed: int, batch: int) -> Any:
     if part == "floor":
         total = max(num, distance_num)
-        rows = {"train": ruler.train[:total], "test": ruler.test[total : 2 * total]}
+        rows = {"train": ruler.train[:total], "test": ruler.test[total : 2 * total]}  # no overlap with the real side
         features = {name: ruler.net.features(images) for name, images in rows.items()}
         return {
             name: {
@@ -189,18 +204,33 @@ def show(figures: dict[str, Any]) -> None:
 @click.command(help=__doc__)
 @click.option("--model", "name", default=DEFAULT, show_default=True, help="A shipped name or the path of a checkpoint.")
 @click.option("--num", default=1000, show_default=True, type=click.IntRange(100, 4096), help="n of the class figures.")
-@click.option("--distance-num", default=1024, show_default=True, type=click.IntRange(SLOW, 4096), help="n of KID, FD.")
+@click.option("--distance-num", default=1024, show_default=True, type=click.IntRange(SLOW, 10000), help="n of KID, FD.")
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="Which figures, separated by commas.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(min=1))
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network: a minute once, then twice as fast.")
 @click.option("--quick", is_flag=True, help="ode-10 and the floor with 256 images, printed only.")
 def main(
-    name: str, num: int, distance_num: int, parts: str, seed: int, batch_size: int, device: str, quick: bool
+    name: str,
+    num: int,
+    distance_num: int,
+    parts: str,
+    seed: int,
+    batch_size: int,
+    device: str,
+    compiled: bool,
+    quick: bool,
 ) -> None:
+    if distance_num > 5000 and "floor" in parts:
+        raise BadInput(
+            f"--distance-num {distance_num}: the floor needs twice as many test images: leave it out of --parts"
+        )
     chosen = [choose("part", part, PARTS) for part in (("floor", "ode-10") if quick else parts.split(","))]
     num, distance_num = (SLOW, SLOW) if quick else (num, distance_num)
     model, net = load_model(name, "ema", device), load_features(device=device)
+    if compiled:
+        network(model).compile(dynamic=False)
     source = str(model.info["data"]["name"]).partition("/")[0]
     if source != str(net.info["data"]["name"]).partition("/")[0] or not model.classes:
         raise BadInput(f"model {name!r} of {source!r}: the features are of {net.info['data']['name']!r}, with classes")
@@ -209,6 +239,7 @@ def main(
     ruler = Ruler(train.x, test.x, test.labels, net, max(num, distance_num))
     path = find_model(name).with_suffix(".json")
     command = f"python benchmarks/model_card.py --model {name} --num {num} --distance-num {distance_num} --seed {seed}"
+    command += " --compile" if compiled else ""
     figures: dict[str, Any] = {}
     for part in chosen:
         figure = measure(model, ruler, part, num, distance_num, seed, batch_size)

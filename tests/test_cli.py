@@ -108,6 +108,17 @@ def test_help_loads_nothing_heavy():
     assert bad.returncode == 2 and "did you mean 'sample'?" in bad.stderr and bad.stdout == ""
 
 
+@pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_threads_that_wait_yield_to_others_unless_told_otherwise(given: dict[str, str]):
+    code = "import os, scoresde.cli; print(os.environ.get('GOMP_SPINCOUNT'))"
+    env = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")} | given
+    root = {"PYTHONPATH": str(Path(scoresde.__file__).parents[1])}
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=env | root, check=True
+    ).stdout
+    assert said.strip() == {(): "10000", ("GOMP_SPINCOUNT",): "7", ("OMP_WAIT_POLICY",): "None"}[tuple(given)]
+
+
 def test_help_lists_every_command():
     text = works("--help")
     assert all(re.search(rf"^  {name} ", text, re.M) for name in COMMANDS)

@@ -155,3 +155,12 @@ def test_inspect_says_which_index(tmp_path: Path):
     train(parse_config(config), "chain")
     assert re.search(r"^time +discrete, N=500, labels 0..499$", works("inspect", "chain"), re.M)
     assert "no model 'nowhere'" in fails(2, "inspect", "nowhere")
+
+
+@pytest.mark.parametrize(
+    "ema, first", [(0.5, "decay:0.5"), ("power:0.1", "power:0.1"), (["half_life:2", 0.5], "half_life:2")]
+)
+def test_inspect_says_which_average(ema: object, first: str, tmp_path: Path):
+    train(parse_config(points_config(ema=ema)), "run")
+    assert re.search(rf"^ema \(average, {first}\) ", works("inspect", "run"), re.M)
+    assert json.loads(works("inspect", "run", "--json"))["averages"][0] == first

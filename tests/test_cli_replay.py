@@ -256,7 +256,7 @@ def test_replay_refuses_another_grid(points: Path) -> None:
 DAMAGES = [
     (lambda text: "", "not JSON"),
     (lambda text: text[:100], "not JSON"),
-    (lambda text: "[1]", "dictionary"),
+    (lambda text: "[1]", "should be an object"),
     (lambda text: "{}", "model"),
     (lambda text: text.replace('"num": 3', '"num": "three"'), "num"),
     (lambda text: text.replace('"num": 3', '"num": 0'), "num"),

@@ -16,6 +16,7 @@ def describe(name: str | Path) -> dict[str, Any]:
     from scoresde.errors import BadInput
     from scoresde.model import find_model
     from scoresde.sdes import SDES
+    from scoresde.train.ema import find_rate
 
     path = find_model(name)
     tensors, info = load_checkpoint(path)
@@ -24,6 +25,7 @@ def describe(name: str | Path) -> dict[str, Any]:
     config = parse_config(info["config"], f"model {str(name)!r}")
     sde = construct("sde", SDES, config.sde)
     ends = sde.knots([sde.t_min, sde.t_max])
+    averages = config.train.ema if isinstance(config.train.ema, list) else [config.train.ema]
     groups = {key.split("/")[0]: group(tensors, key.split("/")[0]) for key in sorted(tensors)}
     moments = group(tensors, "data")
     return {
@@ -48,7 +50,7 @@ def describe(name: str | Path) -> dict[str, Any]:
         "classes": list(info["classes"]),
         "scaler": info["scaler"],
         "data": info.get("data"),
-        "ema_decay": config.train.ema,
+        "averages": info.get("averages") or [find_rate(spec)[0] for spec in averages],
         "weights": {
             key: {"parameters": sum(t.numel() for t in value.values()), "sha256": digest(value)}
             for key, value in groups.items()

@@ -54,7 +54,7 @@ def as_text(facts: dict[str, Any]) -> str:
         ("classes", f"{len(facts['classes'])}: {', '.join(facts['classes'])}" if facts["classes"] else "none"),
         ("scaler", f"(x - shift) / scale, shift {_numbers(scaler['shift'])}, scale {_numbers(scaler['scale'])}"),
     ]
-    meaning = {"ema": f"average, decay {facts['ema_decay']:g}", "raw": "last step", "opt": "optimiser's state"}
+    meaning = {"ema": f"average, {facts['averages'][0]}", "raw": "last step", "opt": "optimiser's state"}
     for name, group in facts["weights"].items():
         note = f" ({meaning[name]})" if name in meaning else ""
         rows.append((f"{name}{note}", f"{group['parameters']:,} numbers, sha256 {group['sha256'][:16]}…"))
