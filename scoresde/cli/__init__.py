@@ -36,8 +36,8 @@ COMMANDS = {
     "inspect": "What a checkpoint or model holds.",
 }
 # Threads of libgomp wait for each other by spinning, which on a machine with other work takes most of the time. With a
-# bound the README's first job takes 19 s instead of 43 on two busy cores, and 4.9 instead of 4.7 on idle ones. It is
-# read when torch is loaded, so it stands here.
+# bound the README's first job took 19 s instead of 43 on two busy cores (a run each), and 4.9 instead of 4.7 on idle
+# ones. It is read when torch is loaded, so it stands here.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 OUTPUT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
