@@ -188,7 +188,7 @@ class FlowODE(Solver):
         """The first step up from the data where the slope is like c/φ, as that of log p can be; else None: its own.
 
         There a step of some φ meets the tolerance, and a rule for slopes that stay would make it far shorter; c is the
-        share of the coordinates without noise of their own. 2.5 and 4, at tolerances of 0.01, were level on four images.
+        share of the coordinates without noise of their own. 2.5 and 4, at tolerances of 0.01, were level.
         """
         phi = self._phi((self.times[0],), y)[0]
         c = phi * largest_rms(flow.begin(phi, y))
