@@ -39,8 +39,8 @@ OURS = "scoresde"
 AUTO = "auto"
 # What serves better than a sampler's defaults at some budget of some problem here (found with --all-grids).
 TUNED: dict[str, list[dict[str, Any]]] = {
-    "eab3": [{"space": "eps", "grid": "karras"}],
-    "unipc": [{"space": "eps", "grid": "karras"}],
+    "eab3": [{"space": "eps", "grid": "karras", "final": "t_min"}],
+    "unipc": [{"space": "eps", "grid": "karras", "final": "t_min"}],
 }
 MODEL_SAMPLES = 32
 FEW_STEPS = (ArithmeticError, IndexError, ValueError, UnboundLocalError)  # how peers take fewer steps than they can
