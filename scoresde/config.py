@@ -44,6 +44,7 @@ class Train(_Strict):
 
     ``init`` is a model to start from, by path or shipped name. ``ema`` is one average or several, each a decay or
     "half_life:STEPS" or "power:WIDTH"; ``snapshots`` keeps them every so many steps, to make others of afterwards.
+    ``guidance`` is the w of the objective "distillation", whose teacher is ``init`` under classifier-free guidance.
     ``augment`` is the probability of each of the geometric transformations that the network is told of.
     """
 
@@ -57,7 +58,8 @@ class Train(_Strict):
     ema: float | str | list[float | str] = 0.999
     snapshots: int = Field(0, ge=0)
     init: str | None = None
-    objective: Literal["denoising", "hybrid", "vlb", "sliced"] = "denoising"
+    objective: Literal["denoising", "hybrid", "vlb", "sliced", "distillation"] = "denoising"
+    guidance: float = Field(1.0, ge=0, allow_inf_nan=False)
     weighting: str = "simple"
     times: dict[str, Any] = {"name": "uniform"}
     uncertainty: bool = False

@@ -41,7 +41,7 @@ def configured(network: dict | None = None, data: dict | None = None, **options:
 
 def points(n: int = 64, classes: int = 3) -> Dataset:
     x = load("moons", n=n).x
-    return Dataset(x, torch.arange(n) % classes, tuple("abcdef"[:classes]), name="moons")
+    return Dataset(x, torch.arange(n) % classes, tuple("abcdefghijklm"[:classes]), name="moons")
 
 
 def pictures(n: int = 24) -> Dataset:
@@ -65,6 +65,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
+DATASAURUS = {"name": "mlp", "width": 192, "depth": 4, "features": 64, "scales": [0.25, 1.0]}  # the shipped model's
 LEARNED = {"sde": {"name": "ddpm", "betas": "cosine", "N": 20}, "prediction": "eps", "learned_variance": True}
 KINDS: dict[str, tuple[dict, Callable[[], Dataset], dict]] = {
     "points": (MLP, lambda: load("moons", n=64), {}),
@@ -79,6 +80,11 @@ KINDS: dict[str, tuple[dict, Callable[[], Dataset], dict]] = {
     "edm": (MLP, points, {"sde": {"name": "edm"}, "prediction": "edm", "times": "lognormal", "uncertainty": True}),
     "flow": (MLP, points, {"sde": {"name": "flow"}, "prediction": "flow", "times": "logitnormal"}),
     "classifier": (ENCODER, pictures, {"task": "classifier", "time": "1000t", "times": "loss_aware"}),
+    "distillation": (
+        DATASAURUS,
+        lambda: points(classes=13),
+        {"init": "datasaurus", "objective": "distillation", "guidance": 3.0},
+    ),
     "likelihood": (MLP, points, {"weighting": "likelihood", "times": "importance", "prediction": "eps"}),
 }
 

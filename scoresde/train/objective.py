@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,14 @@ from scoresde.classifier import NoisyClassifier
 from scoresde.config import Config, Train
 from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput
-from scoresde.losses import denoising_loss, hybrid_loss, make_times, sliced_score_matching_loss, vlb_loss
+from scoresde.losses import (
+    denoising_loss,
+    guidance_distillation_loss,
+    hybrid_loss,
+    make_times,
+    sliced_score_matching_loss,
+    vlb_loss,
+)
 from scoresde.losses.weightings import find_weighting
 from scoresde.nn.uncertainty import Uncertainty
 from scoresde.sde import SDE
@@ -24,7 +33,10 @@ UINT8 = 256  # values of a pixel, which the image scaler puts on [-1, 1]
 
 
 class Objective(nn.Module):
-    """The loss of every sample, by the keys objective, weighting, times and uncertainty of a config's ``train``."""
+    """The loss of every sample, by the keys objective, weighting, times and uncertainty of a config's ``train``.
+
+    The network as it is now is the teacher of the objective "distillation".
+    """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
         super().__init__()
@@ -48,6 +60,17 @@ class Objective(nn.Module):
             raise BadInput(f"train.weighting = {train.weighting!r}: {what} has its own weights")
         if train.objective == "sliced" and train.uncertainty:
             raise BadInput("train.uncertainty: the sliced loss may be negative, and has no scale to learn")
+        self.teacher, self.guidance, self.classes = None, train.guidance, int(getattr(self.network, "classes", 0))
+        if train.objective == "distillation":
+            if not train.init or not self.classes:
+                raise BadInput(f"{what} needs train.init, the teacher, and a network with classes")
+            assert isinstance(self.network, nn.Module)
+            frozen = deepcopy(self.network).eval().requires_grad_(False)
+            if train.compile:
+                frozen.compile()
+            self.teacher = replace(denoiser, network=frozen)
+        elif train.guidance != 1:
+            raise BadInput(f"train.guidance = {train.guidance}: {what} has none: choose 'distillation'")
 
     @property
     def probes(self) -> bool:
@@ -75,6 +98,9 @@ class Objective(nn.Module):
         if self.name == "sliced":
             assert probe is not None
             return sliced_score_matching_loss(self.denoiser, x0, t, noise, probe, **cond)
+        if self.teacher:
+            how = {"w": self.guidance, "null": self.classes, "weighting": self.weighting}
+            return guidance_distillation_loss(self.denoiser, self.teacher, x0, t, noise, **how, **cond)
         return denoising_loss(self.denoiser, x0, t, noise, self.weighting, **cond)
 
     def state(self) -> dict[str, Tensor]:

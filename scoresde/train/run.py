@@ -67,8 +67,6 @@ class Run:
         with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
             self.model, self.network, self.objective = _of_task(config, data, self.device)
         self.by_level, self.accuracy = ByLevel(self.model.sde), ByLevel(self.model.sde)
-        if train.init:
-            self.network.load_state_dict(load_weights(train.init, self.network))
         self.ema = EMA(self.network, train.ema)
         self.optimiser = torch.optim.AdamW(
             [*self.network.parameters(), *self.objective.own()],
@@ -267,9 +265,17 @@ def _of_task(
     """What a config trains, its network, and what is minimised."""
     if config.task == "classifier":
         classifier, network = build_classifier(config, data.event_shape, tuple(data.classes), device)
+        _begin(network, config.train.init)
         return classifier, network, ClassifierObjective(config, classifier).to(device)
     denoiser, network = build(config, data.event_shape, data.num_classes, device)
+    _begin(network, config.train.init)
     return denoiser, network, Objective(config, denoiser).to(device)
+
+
+def _begin(network: nn.Module, init: str | None) -> None:
+    """Take the weights that a config's ``train.init`` names, before an objective sees the network."""
+    if init:
+        network.load_state_dict(load_weights(init, network))
 
 
 def _decisive(config: Config) -> dict[str, Any]:
