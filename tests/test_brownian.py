@@ -118,7 +118,8 @@ def test_no_two_rows_of_a_sampler_share_a_piece_of_the_path(sde: scoresde.SDE, n
     """Each row that draws has its own stretch within the run, or a draw of its own."""
     sampler = SAMPLERS[name]
     for n in (2, 7, 200):
-        solver = built(name, sde, make_grid(sampler.grid, sde, n, sampler.final))
+        grid, final = sampler.defaults(n)
+        solver = built(name, sde, make_grid(grid, sde, n, final))
         spans = [sorted(span) for span in brownian(0, [0], solver).clock if span]
         assert spans and all(b[0] >= a[1] for a, b in pairwise(sorted(spans)))
         ends = sde.knots([solver.times[0], min(t for t in solver.times if t)]).lam
