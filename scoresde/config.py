@@ -30,6 +30,7 @@ RUNTIME = {
     "micro_batch",
     "workers",
     "compile",
+    "shard",
     "checkpoint_every",
     "keep",
     "log_every",
@@ -45,6 +46,7 @@ class Train(_Strict):
     ``init`` is a model to start from, by path or shipped name. ``ema`` is one average or several, each a decay or
     "half_life:STEPS" or "power:WIDTH"; ``snapshots`` keeps them every so many steps, to make others of afterwards.
     ``guidance`` is the w of the objective "distillation", whose teacher is ``init`` under classifier-free guidance.
+    ``shard`` spreads weights, averages and the optimiser's state over the processes.
     ``augment`` is the probability of each of the geometric transformations that the network is told of.
     """
 
@@ -71,6 +73,7 @@ class Train(_Strict):
     micro_batch: int | None = Field(None, ge=1)
     workers: int = Field(0, ge=0)
     compile: bool = False
+    shard: bool = False
     checkpoint_every: int = Field(500, ge=1)
     keep: int = Field(2, ge=1)
     log_every: int = Field(50, ge=1)

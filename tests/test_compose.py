@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from exact import F64, SDES
-from test_inverse import PRIOR, ROOT, ROUND, law
+from test_posterior_laws import PRIOR, ROOT, ROUND, law
 
 import scoresde
 from scoresde import BadInput, Gaussian
+from scoresde.grids import make_grid
 from scoresde.guidance import Matrix, compose, gaussian_posterior
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -35,7 +36,7 @@ def test_with_covariances_the_product_is_exact_at_every_time(name: str) -> None:
 
 
 def test_a_run_gives_the_posterior_of_all() -> None:
-    mean, cov = law(composed("vp", COVS), ALL, "unipc", 100)
+    mean, cov = law(composed("vp", COVS), ALL, "unipc", make_grid("phi", SDES["vp"], 100))
     assert torch.allclose(mean, ALL.mean, atol=1e-3) and torch.allclose(cov, ALL.cov, atol=1e-3)
 
 

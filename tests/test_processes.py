@@ -21,6 +21,7 @@ from scoresde.train.run import Run
 
 SCRIPT = """
 import sys
+from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from scoresde.config import parse_config
@@ -28,6 +29,7 @@ from scoresde.data import load
 from scoresde.train.run import Run
 
 config = parse_config({config})
+whole = lambda values: {{k: v.full_tensor() if hasattr(v, "full_tensor") else v for k, v in values.items()}}
 runs, seen = [], []
 for again in range(2):
     run = Run(config, load("moons", n=64), "cpu")
@@ -38,14 +40,16 @@ for again in range(2):
 rank, world = runs[0].engine.rank, runs[0].engine.world
 assert world == 2
 state = lambda run: {{
-    **{{"raw/" + k: v for k, v in run.network.state_dict().items()}},
-    **{{"ema/" + k: v for k, v in run.ema.weights.items()}},
+    **{{"raw/" + k: v for k, v in whole(run.network.state_dict()).items()}},
+    **{{"ema/" + k: v for k, v in whole(run.ema.weights).items()}},
     **{{"objective/" + k: v for k, v in run.objective.state().items()}},
 }}
-torch.save(
-    {{"first": state(runs[0]), "again": state(runs[1]), "seen": seen[: len(seen) // 2], "levels": run.by_level.total}},
-    sys.argv[1] + str(rank),
-)
+held = sum(getattr(p, "to_local", lambda: p)().numel() for p in runs[0].network.state_dict().values())
+held += sum(getattr(v, "to_local", lambda: v)().numel() for v in runs[0].ema.weights.values())
+runs[0].save(Path(sys.argv[1] + "-saved"))
+first, again, seen = state(runs[0]), state(runs[1]), seen[: len(seen) // 2]
+found = {{"held": held, "first": first, "again": again, "seen": seen, "levels": run.by_level.total}}
+torch.save(found, sys.argv[1] + str(rank))
 torch.distributed.destroy_process_group()
 """
 CONFIG: dict[str, Any] = {
@@ -65,17 +69,22 @@ CONFIG: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    """What each of two processes had after the run, made twice."""
+def configured(**train: Any) -> dict[str, Any]:
+    return {**CONFIG, "train": {**CONFIG["train"], **train}}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["whole", "in shards"])
+def ranks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two processes had after the run, made twice: by DDP, and by FSDP."""
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "script.py").write_text(SCRIPT.format(config=CONFIG))
+    (folder / "script.py").write_text(SCRIPT.format(config=configured(shard=request.param)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0"]
     launch += ["--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", str(folder / "script.py"), str(folder / "rank")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(launch, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank{rank}", weights_only=True) for rank in range(2)]
+    found = [torch.load(folder / f"rank{rank}", weights_only=True) for rank in range(2)]
+    return [{**each, "shard": request.param, "saved": str(folder / "rank-saved")} for each in found]
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -112,6 +121,26 @@ def test_two_processes_follow_one(ranks: list[dict]) -> None:
         assert (value - theirs[key]).norm() <= 1e-5 * value.norm(), key
 
 
+def test_shards_are_parts(ranks: list[dict]) -> None:
+    """Each of two processes holds half of the weights and averages, but for what does not divide."""
+    parameters = sum(value.numel() for key, value in ranks[0]["first"].items() if key.startswith("raw/"))
+    average = sum(value.numel() for key, value in ranks[0]["first"].items() if key.startswith("ema/"))
+    share = ranks[0]["held"] / (parameters + average)
+    assert share == 1 if not ranks[0]["shard"] else share < 0.55
+
+
+def test_a_checkpoint_is_whole_and_goes_on_anywhere(ranks: list[dict]) -> None:
+    """What two processes saved continues in one."""
+    assert equal(*({k: v for k, v in each["first"].items()} for each in ranks))
+    run = Run(parse_config(CONFIG), load("moons", n=64))
+    run.restore(Path(ranks[0]["saved"]))
+    assert run.step == 20 and all(
+        torch.equal(value, ranks[0]["first"][f"raw/{key}"]) for key, value in run.network.state_dict().items()
+    )
+    run.advance()
+    assert run.step == 21 and run.skipped == 0
+
+
 def test_a_batch_must_be_shared_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "world", property(lambda self: 3))
     with pytest.raises(BadInput, match="batch_size 16 must be a multiple of the number of processes, 3"):
@@ -131,9 +160,11 @@ def test_trackers_that_cannot_be_had(name: str, match: str, monkeypatch: pytest.
         Engine("cpu", trackers=[name])
 
 
-def test_launched_by_the_command_line(tmp_path: Path) -> None:
-    """Only one process tells and writes."""
-    config = {**CONFIG, "train": {**CONFIG["train"], "checkpoint_every": 5, "report": False}}
+@pytest.mark.parametrize("shard", [False, True], ids=["whole", "in shards"])
+def test_launched_by_the_command_line(shard: bool, tmp_path: Path) -> None:
+    """Only one process tells and writes; a run of two is continued by two."""
+    pictures = {"ema": [0.9, "power:0.1"], "snapshots": 10, "sample_every": 10} if shard else {}
+    config = configured(checkpoint_every=5, report=False, shard=shard, **pictures)
     (tmp_path / "c.yaml").write_text(json.dumps(config))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
     launch += ["--rdzv_endpoint=localhost:0", "-m", "scoresde", "train", "c.yaml", "--out", "run"]
@@ -142,4 +173,17 @@ def test_launched_by_the_command_line(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("model: run") == 1
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"checkpoint.safetensors", "checkpoint-1.safetensors", "model.safetensors", "log.jsonl"}
+    always = {"checkpoint.safetensors", "checkpoint-1.safetensors", "model.safetensors", "log.jsonl"}
+    assert names == always | ({"samples", "snapshots"} if shard else set[str]())
+    if not shard:
+        return
+    assert [len(list((tmp_path / "run" / name).iterdir())) for name in ("samples", "snapshots")] == [2, 2]
+    model, checkpoint = (tmp_path / "run" / name for name in ("model.safetensors", "checkpoint.safetensors"))
+    before = model.read_bytes()
+    checkpoint.with_stem("checkpoint-1").replace(checkpoint)  # step 15
+    model.unlink()
+    done = subprocess.run(
+        [*launch, "--resume"], env=environment, capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert model.read_bytes() == before

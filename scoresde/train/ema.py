@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoresde.errors import BadInput, choose
+from scoresde.train.shards import laid
 
 Rate = Callable[[int], float]  # at step k (from 0) the average becomes d times itself and 1 - d times the weights
 
@@ -118,7 +119,7 @@ class EMA:
         """Replace the averages by saved ones."""
         for name, mean in self.groups().items():
             for key, tensor in groups[name].items():
-                mean[key].copy_(tensor)
+                mean[key].copy_(laid(tensor, mean[key]))
 
 
 def overlap(a: tuple[float, float], b: tuple[float, float]) -> float:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scoresde.errors import BadInput
+from scoresde.train.shards import shard
 
 TRACKERS = {"tensorboard": "tensorboard", "wandb": "wandb"}  # name: what pip calls it
 
@@ -21,9 +22,12 @@ class Engine:
     """One process of a run. Started by ``accelerate launch`` or ``torchrun`` there are several, each with its rank.
 
     ``precision`` "auto" is float32 on a CPU and bf16 elsewhere; weights, averages and losses are float32 in any case.
+    Where there are several and ``sharded`` is asked for, each holds a part of the network, not all of it.
     """
 
-    def __init__(self, device: str | torch.device, precision: str = "auto", trackers: Sequence[str] = ()) -> None:
+    def __init__(
+        self, device: str | torch.device, precision: str = "auto", trackers: Sequence[str] = (), sharded: bool = False
+    ) -> None:
         from accelerate import Accelerator, DistributedType
         from accelerate.state import AcceleratorState
         from accelerate.utils import ProjectConfiguration
@@ -47,9 +51,12 @@ class Engine:
             DistributedType.MULTI_CPU,
             DistributedType.MULTI_GPU,
         ):
-            raise BadInput(f"{self.accelerator.distributed_type}: runs on one device or, by DDP, on several")
+            raise BadInput(
+                f"{self.accelerator.distributed_type}: runs on one device or, by DDP, on several; for FSDP launch as"
+                " for DDP, with train.shard: true"
+            )
         self.device = self.accelerator.device
-        self.precision = precision
+        self.precision, self.sharded = precision, sharded and self.world > 1
 
     @property
     def rank(self) -> int:
@@ -72,17 +79,28 @@ class Engine:
         each = batch // self.world
         return slice(self.rank * each, (self.rank + 1) * each)
 
-    def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as its gradients are shared by all processes: itself, if there is one only."""
+    def wrap(self, module: nn.Module, network: nn.Module) -> nn.Module:
+        """The module as its gradients are shared by all processes: itself, if there is one only, or if the ``network``
+        in it is laid out in shards, which share their own."""
+        if self.sharded:
+            shard(network, self.device, self.world)
+            return module
         return self.accelerator.prepare_model(module) if self.world > 1 else module
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Layers inside compute in the run's precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
-    def shared(self, module: nn.Module, now: bool) -> AbstractContextManager[Any]:
+    def shared(self, module: nn.Module, network: Any, now: bool) -> AbstractContextManager[Any]:
         """Gradients of a backward pass inside are shared if ``now``, else kept for the next pass to add to."""
-        return nullcontext() if now or self.world == 1 else self.accelerator.no_sync(module)
+        if self.sharded:
+            network.set_requires_gradient_sync(now)
+        return nullcontext() if now or self.world == 1 or self.sharded else self.accelerator.no_sync(module)
+
+    def average(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Gradients of what lies beside a network in shards become their mean over the processes."""
+        for parameter in parameters if self.sharded else ():
+            parameter.grad = self.accelerator.reduce(parameter.grad, "mean")  # pyright: ignore[reportAttributeAccessIssue]
 
     def gather(self, x: Tensor) -> Tensor:
         """The rows of all processes, in the order of their ranks."""

@@ -9,19 +9,25 @@ from torch import Tensor
 
 from scoresde.checkpoint import group, halved, load_checkpoint, prefixed, save_checkpoint
 from scoresde.errors import BadInput
-from scoresde.train.ema import EMA, mixture
+from scoresde.train.ema import mixture
 from scoresde.train.keep import CHECKPOINT, make
+from scoresde.train.run import Run
+from scoresde.train.shards import whole
 
 FOLDER = "snapshots"
 
 
-def save_snapshot(ema: EMA, step: int, out: Path) -> None:
-    """Keep the run's averages at this step, the large tensors in half precision."""
-    make(out / FOLDER)
+def save_snapshot(run: Run, out: Path) -> None:
+    """Keep the run's averages at this step, the large tensors in half precision; one process writes."""
+    if not (run.engine.main or run.engine.sharded):
+        return
     tensors: dict[str, Tensor] = {}
-    for name, mean in ema.averages.items():
-        tensors |= prefixed(name, halved(mean))
-    save_checkpoint(out / FOLDER / f"{step:09d}.safetensors", tensors, {"step": step, "averages": list(ema.averages)})
+    for name, mean in run.ema.averages.items():
+        tensors |= prefixed(name, halved(whole(mean)))
+    if run.engine.main:
+        make(out / FOLDER)
+        facts = {"step": run.step, "averages": list(run.ema.averages)}
+        save_checkpoint(out / FOLDER / f"{run.step:09d}.safetensors", tensors, facts)
 
 
 def reconstruct(run: str | Path, sigma_rel: float, out: str | Path, step: int | None = None) -> Path:

@@ -30,11 +30,11 @@ class Preview:
     def draw(self) -> bytes:
         """Draw ``CALLS`` network calls a sample with the sampler measured best for that; returns the PNG.
 
-        There is none of a classifier, of events that are no points, series or images, nor where the network is not
-        finite.
+        One process writes; where weights lie in shards all must draw. There is none of a classifier, of events that are
+        no points, series or images, nor where the network is not finite.
         """
         run, shape = self.run, self.run.data.event_shape
-        if not run.engine.main or len(shape) > 3 or run.config.task == "classifier":
+        if not (run.engine.main or run.engine.sharded) or len(shape) > 3 or run.config.task == "classifier":
             return b""
         count = POINTS if len(shape) < 2 else IMAGES
         classes = len(run.data.classes) if getattr(run.network, "classes", 0) else 0
@@ -46,6 +46,8 @@ class Preview:
                 x = sample(run.denoiser, (count, *shape), "auto", **how).x
         except SolverFailure as error:
             run.tell(f"step {run.step}: no samples could be drawn ({error})")
+            return b""
+        if not run.engine.main:
             return b""
         x = run.scaler.decode(x).cpu()
         values = (to_uint8(x) if run.config.data.scaler == "image" else x).numpy()

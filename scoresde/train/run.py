@@ -26,6 +26,7 @@ from scoresde.train.draws import DROPOUT, FIRST, Draws, batch_rows, draw, mix, s
 from scoresde.train.ema import EMA
 from scoresde.train.engine import Engine
 from scoresde.train.objective import ByLevel, ClassifierObjective, Objective
+from scoresde.train.shards import laid, whole
 
 IN_A_ROW = 10  # steps that are not finite, after which a run stops itself
 Tell = Callable[[str], None]
@@ -62,11 +63,14 @@ class Run:
                 raise BadInput(f"train.{what}: only for images, the data have events of shape {data.event_shape}")
         if train.augment and config.network.get("augment", 0) != LABELS:
             raise BadInput(f"train.augment: the network must be told of it: network.augment = {LABELS}")
-        self.engine = Engine(device, train.precision, train.trackers)
+        self.engine = Engine(device, train.precision, train.trackers, train.shard)
         self.device, self.share = self.engine.device, self.engine.share(train.batch_size)
         with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
             self.model, self.network, self.objective = _of_task(config, data, self.device)
         self.by_level, self.accuracy = ByLevel(self.model.sde), ByLevel(self.model.sde)
+        if train.compile:
+            self.network.compile()
+        self.wrapped = self.engine.wrap(self.objective, self.network)
         self.ema = EMA(self.network, train.ema)
         self.optimiser = torch.optim.AdamW(
             [*self.network.parameters(), *self.objective.own()],
@@ -74,9 +78,6 @@ class Run:
             weight_decay=train.weight_decay,
             betas=(0.9, 0.99),
         )
-        if train.compile:
-            self.network.compile()
-        self.wrapped = self.engine.wrap(self.objective)
         self.step, self.skipped = 0, 0
         self.feed: Iterator[Batch] | None = None
         self.micro = min(train.micro_batch or train.batch_size, self.share.stop - self.share.start)
@@ -98,7 +99,7 @@ class Run:
                     raise
                 self.micro = (self.micro + 1) // 2
             self.tell(f"step {self.step + 1}: out of memory; batches of {len(x0)} now go in parts of {self.micro}")
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip)
+        norm = whole(nn.utils.clip_grad_norm_(self.network.parameters(), self.config.train.clip))
         rows = self.engine.gather(torch.stack([draws.t, draws.weight, *told], 1))
         t, weight, losses, total, *right = rows.unbind(1)
         loss, total = float((weight * losses).mean()), float(total.mean())
@@ -163,12 +164,13 @@ class Run:
             for start in starts:
                 part = slice(start, start + self.micro)
                 of, given = draws.rows(part), {key: value[part] for key, value in cond.items()}
-                with self.engine.shared(self.wrapped, start == starts[-1]):
+                with self.engine.shared(self.wrapped, self.network, start == starts[-1]):
                     with self.engine.autocast():
                         loss, total, *more = self.wrapped(x0[part], of.t, of.noise, of.probe, given)
                     total = of.weight * total
                     (total.sum() / len(x0)).backward()
                 figures.append(torch.stack([loss, total, *more]).detach())
+        self.engine.average(self.objective.own())
         return list(torch.cat(figures, dim=1))
 
     def report_skipped(self, t: Tensor, norm: float) -> None:
@@ -188,8 +190,9 @@ class Run:
     # ----------------------------------------------------------------------------------------------------- what is kept
 
     def save(self, path: Path) -> None:
-        """Write weights, averages, optimiser and all that `restore` needs, atomically; one process does."""
-        if not self.engine.main:
+        """Write weights, averages, optimiser and all that `restore` needs, atomically and whole; one process does, and
+        where they lie in shards all must be asked."""
+        if not (self.engine.main or self.engine.sharded):
             return
         optimiser = self.optimiser.state_dict()["state"]
         state = {f"{i}/{key}": value for i, entry in optimiser.items() for key, value in entry.items()}
@@ -200,8 +203,9 @@ class Run:
             "objective": self.objective.state(),
             "data": self.moments,
         }
-        tensors = {key: value for name, each in groups.items() for key, value in prefixed(name, each).items()}
-        save_checkpoint(path, tensors, {"step": self.step, "skipped": self.skipped, **self.describe()})
+        tensors = whole({key: value for name, each in groups.items() for key, value in prefixed(name, each).items()})
+        if self.engine.main:
+            save_checkpoint(path, tensors, {"step": self.step, "skipped": self.skipped, **self.describe()})
 
     @cached_property
     def moments(self) -> dict[str, Tensor]:
@@ -248,13 +252,15 @@ class Run:
                 raise BadInput(
                     f"checkpoint {str(path)!r} was made with another {what}: choose another --out or remove it"
                 )
-        self.network.load_state_dict(group(tensors, "raw"))
+        now = self.network.state_dict()
+        self.network.load_state_dict({key: laid(value, now[key]) for key, value in group(tensors, "raw").items()})
         self.ema.load({name: group(tensors, name) for name in self.ema.groups()})
         self.objective.load(group(tensors, "objective"))
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = self.optimiser.param_groups[0]["params"]
         for key, value in group(tensors, "opt").items():
             index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = value
+            state.setdefault(int(index), {})[name] = laid(value, parameters[int(index)])
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         self.step, self.skipped, self.feed = int(info["step"]), int(info.get("skipped", 0)), None
 

@@ -79,8 +79,9 @@ def train(
         run.close()
     if run.engine.main:
         export_model(path, out / MODEL)
-        if config.train.report:
-            write_report(out, preview.draw())
+    drawn = preview.draw() if config.train.report else b""
+    if run.engine.main and config.train.report:
+        write_report(out, drawn)
     run.engine.wait()
     return out / MODEL
 
@@ -109,8 +110,8 @@ def stride(run: Run, out: Path, log: Log, preview: Preview, report: Report | Non
         log.write(run.step, lr=learning_rate(run.config, run.step - 1), by_level=run.by_level.read(), **more)
     if run.step % train.checkpoint_every == 0 and run.step < train.steps:
         save(run, out)
-    if train.snapshots and run.step % train.snapshots == 0 and run.engine.main:
-        save_snapshot(run.ema, run.step, out)
+    if train.snapshots and run.step % train.snapshots == 0:
+        save_snapshot(run, out)
     if train.sample_every and run.step % train.sample_every == 0:
         preview.draw()
 
@@ -119,5 +120,5 @@ def save(run: Run, out: Path) -> None:
     """A new checkpoint; the others become one older."""
     if run.engine.main:
         rotate(out, run.config.train.keep)
-        run.save(out / CHECKPOINT)
+    run.save(out / CHECKPOINT)
     run.engine.wait()
