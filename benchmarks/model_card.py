@@ -2,15 +2,16 @@
 
     python benchmarks/model_card.py --model fashion-mnist
     python benchmarks/model_card.py --model runs/checkpoint.safetensors --parts ddpm-1000    # the slow one by itself
-    python benchmarks/model_card.py --model fashion-mnist --parts unipc-20,unipc-20-guided --distance-num 10000
+    python benchmarks/model_card.py --model fashion-mnist --parts unipc-20 --distance-num 10000
     python benchmarks/model_card.py --model fashion-mnist --quick                            # a look; writes nothing
 
 A part draws samples with one sampler from the EMA weights, sample i of class i mod 10, all parts from the same noise:
-the class figures are taken on the first --num of them, KID and the Fréchet distance on 256 and on --distance-num. The
-real side is the first n images of the test set, n equal to that of the samples (for the pixel deviation within a class
-all of it). "floor" puts real images in the place of samples: "train" the first training images, "test" the test images
-that follow (the classifier has seen the former). Samples are rounded to uint8 before anything is measured. The card is
-NAME.json beside the model; parts are merged into it, and those of other weights or another classifier are dropped.
+the class figures are taken on the first --num of them, KID and the Fréchet distance on 256, on 1024 and on
+--distance-num. The real side is the first n images of the test set, n equal to that of the samples (for the pixel
+deviation within a class all of it). "floor" puts real images in the place of samples: "train" the first training
+images, "test" the test images that follow (the classifier has seen the former). Samples are rounded to uint8 before
+anything is measured. The card is NAME.json beside the model; parts are merged into it, and those of other weights or
+another classifier are dropped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from torch import Tensor, nn
 from scoresde.checkpoint import write_atomically
 from scoresde.data import Dataset, Scaler, load, to_uint8
 from scoresde.errors import BadInput, choose
-from scoresde.guidance import classifier_free
 from scoresde.metrics import (
     Features,
     agreement,
@@ -50,11 +50,10 @@ SAMPLED: dict[str, dict[str, Any]] = {
     "ode-10": {"sampler": "ode", "steps": 10},
     "ode-50": {"sampler": "ode", "steps": 50},
     "unipc-20": {"sampler": "unipc", "nfe": 20},
-    "unipc-20-guided": {"sampler": "unipc", "nfe": 20, "w": 1.2},  # calls of pairs
     "ddpm-1000": {"sampler": "ddpm", "steps": 1000},
 }
 PARTS = ("floor", *SAMPLED)
-SLOW = 256  # samples of ddpm-1000, and the smaller n of the distances, so that all parts share one
+SLOW, USUAL = 256, 1024  # samples of ddpm-1000 and of the others: all that have so many tell distances at that n
 K = 5
 
 
@@ -110,9 +109,6 @@ def network(model: Model) -> nn.Module:
 
 def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
     """``num`` uint8 images of classes 0 … 9 in turn, their labels, and how they were drawn."""
-    how = dict(SAMPLED[part])
-    w = how.pop("w", 1.0)
-    guided = classifier_free(model.denoiser, w)  # at w = 1 the model alone
     labels = torch.arange(num) % len(model.classes)
     device = next(network(model).parameters()).device
     images: list[Tensor] = []
@@ -121,9 +117,9 @@ def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tens
     for first in range(0, num, batch):
         y = labels[first : first + batch].to(device)
         result = sample(
-            guided,
+            model.denoiser,
             (len(y), *model.event_shape),
-            **how,
+            **SAMPLED[part],
             seed=seed,
             first=first,
             device=device,
@@ -135,7 +131,6 @@ def draw(model: Model, part: str, num: int, seed: int, batch: int) -> tuple[Tens
         settings = {
             **result.settings,
             "first": 0,
-            "guidance": w,
             "nfe": result.nfe,
             "network_evals": result.network_evals,
         }
@@ -151,13 +146,14 @@ def measure(model: Model, ruler: Ruler, part: str, num: int, distance_num: int, 
         return {
             name: {
                 "overlap": ruler.overlap(f[:num]),
-                "distances": [ruler.distances(f[:n]) for n in sorted({SLOW, distance_num})],
+                "distances": [ruler.distances(f[:n]) for n in sorted({SLOW, min(USUAL, distance_num), distance_num})],
             }
             for name, f in features.items()
         }
     total = SLOW if part == "ddpm-1000" else max(num, distance_num)
     images, labels, settings = draw(model, part, total, seed, batch)
-    features, n, sizes = ruler.net.features(images), min(num, total), sorted({SLOW, min(distance_num, total)})
+    features, n = ruler.net.features(images), min(num, total)
+    sizes = sorted(size for size in {SLOW, USUAL, distance_num} if size <= total)
     return {
         "run": settings,
         "classes": ruler.classes(images[:n], labels[:n], features[:n], model.classes),
@@ -204,7 +200,9 @@ def show(figures: dict[str, Any]) -> None:
 @click.command(help=__doc__)
 @click.option("--model", "name", default=DEFAULT, show_default=True, help="A shipped name or the path of a checkpoint.")
 @click.option("--num", default=1000, show_default=True, type=click.IntRange(100, 4096), help="n of the class figures.")
-@click.option("--distance-num", default=1024, show_default=True, type=click.IntRange(SLOW, 10000), help="n of KID, FD.")
+@click.option(
+    "--distance-num", default=USUAL, show_default=True, type=click.IntRange(SLOW, 10000), help="n of KID, FD."
+)
 @click.option("--parts", default=",".join(PARTS), show_default=True, help="Which figures, separated by commas.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--batch-size", default=128, show_default=True, type=click.IntRange(min=1))
@@ -222,7 +220,7 @@ def main(
     compiled: bool,
     quick: bool,
 ) -> None:
-    if distance_num > 5000 and "floor" in parts:
+    if distance_num > 5000 and "floor" in parts and not quick:
         raise BadInput(
             f"--distance-num {distance_num}: the floor needs twice as many test images: leave it out of --parts"
         )

@@ -94,7 +94,8 @@ def test_a_snippet_is_a_config(snippet: str) -> None:
     config = whole(yaml.safe_load(snippet))
     channels, side = config.data.options.get("channels", 3), config.data.options.get("size", 32)
     shape = (channels, *(side if isinstance(side, list) else (side, side)))
-    denoiser, network = build(config, shape, config.network.get("classes", 0), "meta")
+    classes = 10 if config.train.objective == "distillation" else config.network.get("classes", 0)
+    denoiser, network = build(config, shape, classes, "meta")
     Objective(config, denoiser)
     assert EMA(network, config.train.ema).averages
     assert not config.train.augment or config.network["augment"] == 9
@@ -103,7 +104,7 @@ def test_a_snippet_is_a_config(snippet: str) -> None:
 
 def test_every_section_on_the_config_has_a_snippet() -> None:
     titles = re.findall(r"^## (.*)$", PAGE, re.M)[1:-1]
-    assert len(titles) == 8 and all("```yaml" in section(title) for title in titles)
+    assert len(titles) == 9 and all("```yaml" in section(title) for title in titles)
 
 
 def test_the_fine_tuned_network_is_that_of_the_model() -> None:
@@ -160,7 +161,7 @@ def test_every_name_is_told() -> None:
     """Of what an objective is made of, of the averages, and of what may differ between the parts of a run."""
     objectives = get_args(Train.model_fields["objective"].annotation)
     told = set(quoted(section("Objective")))
-    assert {*FORMS, *WEIGHTINGS, *TIMES, *objectives} <= told and len(objectives) == 4
+    assert {*FORMS, *WEIGHTINGS, *TIMES, *objectives} <= told and len(objectives) == 5
     assert {quoted(row[0])[0].partition(":")[0] for row in table(section("Averages"), 2)} == RATES.keys()
     (runtime,) = re.findall(r"decides no weights: (.*?)\.$", section("A run that survives"), re.S | re.M)
     assert set(quoted(runtime)) == RUNTIME

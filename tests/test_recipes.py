@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 
 from scoresde.config import Config, load_config
 from scoresde.data import Dataset
-from scoresde.model import build
+from scoresde.model import build, load_model
+from scoresde.train import train as run_training
 from scoresde.train.trainer import Run
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*_cifar10.yaml"))
@@ -56,6 +58,18 @@ def test_a_recipe_trains(path: Path) -> None:
     if config.prediction == "eps" and not config.learned_variance:
         assert 0.9 < loss < 1.1
     assert config.train.steps % config.train.checkpoint_every == 0 and config.train.warmup < config.train.steps
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not os.environ.get("SCORESDE_DATA"), reason="SCORESDE_DATA is not set")
+@every_recipe
+def test_a_recipe_trains_on_the_photographs(path: Path, tmp_path: Path) -> None:
+    """From its own data by name, or the part of them at hand, to a model that loads: its scaling, flips and labels."""
+    config = in_small(load_config(path))
+    train = config.train.model_copy(update={"steps": 2, "sample_every": 0, "report": False, "compile": False})
+    model = load_model(run_training(config.model_copy(update={"train": train}), tmp_path / "run"))
+    assert model.event_shape == EVENT and model.info["data"]["rows"] in (8000, 50_000)
+    assert model.denoiser.x0(torch.zeros(2, *EVENT), model.sde.t_max / 2).isfinite().all()
 
 
 @every_recipe
