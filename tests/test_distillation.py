@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from exact import F64, SDES
-from test_train import configured, made, points
+from test_train import MLP, configured, made, points
 from torch import Tensor
 
 import scoresde
@@ -19,6 +19,7 @@ from scoresde.train.run import Run
 
 MEANS = torch.tensor([[2.0, 0.0], [-1.0, 1.5], [0.5, 0.7]], dtype=F64)  # of two classes, and of their absence
 LABELS = torch.tensor([0, 1, 2, 1])
+PLAIN = {**MLP, "classes": 0}
 
 
 class Classes(torch.nn.Module):
@@ -108,7 +109,32 @@ def test_refusals(options: dict, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_teacher_without_classes_is_refused(tmp_path: Path) -> None:
-    made("points").save(tmp_path / "plain")
-    with pytest.raises(BadInput, match="the teacher, and a network with classes"):
-        made("points", init=str(tmp_path / "plain"), objective="distillation")
+@pytest.mark.parametrize(
+    "kind, theirs, ours, said",
+    [
+        ("points", {}, {}, "needs labels: moons has none"),
+        ("classes", {"network": PLAIN}, {"network": PLAIN}, "the teacher, and a network with classes"),
+        ("classes", {}, {"prediction": "eps"}, "cannot teach: its prediction is v, not eps"),
+        ("classes", {"sde": {"name": "cosine"}}, {}, "cannot teach: its sde is Cosine.*, not VPSDE"),
+        ("classes", {}, {"time": "1000t"}, "cannot teach: its time is t, not 1000t"),
+        ("classes", {"label_dropout": 0.0}, {}, "cannot teach: it has no null class"),
+    ],
+)
+def test_teachers_that_cannot_teach(kind: str, theirs: dict, ours: dict, said: str, tmp_path: Path) -> None:
+    made(kind, **theirs).save(tmp_path / "teacher")
+    with pytest.raises(BadInput, match=said) as caught:
+        made(kind, **ours, init=str(tmp_path / "teacher"), objective="distillation")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_goes_on_under_its_own_teacher_alone(tmp_path: Path) -> None:
+    teacher = made("classes")
+    teacher.save(tmp_path / "teacher")
+    run = made("classes", init=str(tmp_path / "teacher"), objective="distillation")
+    run.advance()
+    run.save(tmp_path / "half")
+    made("classes", init=str(tmp_path / "teacher"), objective="distillation").restore(tmp_path / "half")
+    teacher.advance()
+    teacher.save(tmp_path / "teacher")
+    with pytest.raises(BadInput, match="made with another teacher"):
+        made("classes", init=str(tmp_path / "teacher"), objective="distillation").restore(tmp_path / "half")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scoresde.classifier import NoisyClassifier
-from scoresde.config import Config, Train
+from scoresde.config import Config, Train, parse_config
 from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput
 from scoresde.losses import (
@@ -26,6 +24,7 @@ from scoresde.losses import (
     vlb_loss,
 )
 from scoresde.losses.weightings import find_weighting
+from scoresde.model import load_model
 from scoresde.nn.uncertainty import Uncertainty
 from scoresde.sde import SDE
 
@@ -35,7 +34,7 @@ UINT8 = 256  # values of a pixel, which the image scaler puts on [-1, 1]
 class Objective(nn.Module):
     """The loss of every sample, by the keys objective, weighting, times and uncertainty of a config's ``train``.
 
-    The network as it is now is the teacher of the objective "distillation".
+    The teacher of the objective "distillation" is the model of ``train.init``, whole in every process.
     """
 
     def __init__(self, config: Config, denoiser: Denoiser) -> None:
@@ -61,14 +60,11 @@ class Objective(nn.Module):
         if train.objective == "sliced" and train.uncertainty:
             raise BadInput("train.uncertainty: the sliced loss may be negative, and has no scale to learn")
         self.teacher, self.guidance, self.classes = None, train.guidance, int(getattr(self.network, "classes", 0))
+        self.taught_by = ""  # the teacher's hash
         if train.objective == "distillation":
             if not train.init or not self.classes:
                 raise BadInput(f"{what} needs train.init, the teacher, and a network with classes")
-            assert isinstance(self.network, nn.Module)
-            frozen = deepcopy(self.network).eval().requires_grad_(False)
-            if train.compile:
-                frozen.compile()
-            self.teacher = replace(denoiser, network=frozen)
+            self.teacher, self.taught_by = _teacher(config, denoiser)
         elif train.guidance != 1:
             raise BadInput(f"train.guidance = {train.guidance}: {what} has none: choose 'distillation'")
 
@@ -115,6 +111,29 @@ class Objective(nn.Module):
             self.uncertainty.load_state_dict(_group(state, "uncertainty."))
 
 
+def _teacher(config: Config, student: Denoiser) -> tuple[Denoiser, str]:
+    """The frozen model of ``train.init`` and its hash, if its outputs mean what the student's do."""
+    init = str(config.train.init)
+    model = load_model(init)
+    teacher, theirs = model.denoiser, parse_config(model.info["config"], init)
+    assert isinstance(teacher, Denoiser) and isinstance(teacher.network, nn.Module)
+    for what, own, other in (
+        ("sde", student.sde, teacher.sde),
+        ("prediction", student.prediction, teacher.prediction),
+        ("time", student.time, teacher.time),
+        ("data.scaler", config.data.scaler, theirs.data.scaler),
+    ):
+        if own != other:
+            raise BadInput(f"train.init = {init!r} cannot teach: its {what} is {other}, not {own}")
+    if not theirs.train.label_dropout:
+        raise BadInput(f"train.init = {init!r} cannot teach: it has no null class, as its train.label_dropout was 0")
+    if isinstance(student.network, nn.Module):
+        teacher.network.to(next(student.network.parameters()).device)
+    if config.train.compile:
+        teacher.network.compile()
+    return teacher, str(model.info["sha256"])
+
+
 class ClassifierObjective(nn.Module):
     """The cross-entropy -log p(y | x_t, t) of every sample, x_t = α x_0 + σ ε, and whether its class is the likeliest.
 
@@ -129,7 +148,7 @@ class ClassifierObjective(nn.Module):
         self.classifier, self.network = classifier, classifier.network
         self.times = make_times(config.train.times, classifier.sde)
         fresh = Train.model_validate({})
-        for key in ("objective", "weighting", "uncertainty", "augment"):
+        for key in ("objective", "guidance", "weighting", "uncertainty", "augment"):
             if (value := getattr(config.train, key)) != getattr(fresh, key):
                 raise BadInput(f"train.{key} = {value!r} is of denoisers: task 'classifier' takes none")
         if config.learned_variance:

@@ -12,7 +12,7 @@ from scoresde.errors import BadInput
 from scoresde.train.ema import mixture
 from scoresde.train.keep import CHECKPOINT, make
 from scoresde.train.run import Run
-from scoresde.train.shards import whole
+from scoresde.train.shards import gathered
 
 FOLDER = "snapshots"
 
@@ -23,7 +23,7 @@ def save_snapshot(run: Run, out: Path) -> None:
         return
     tensors: dict[str, Tensor] = {}
     for name, mean in run.ema.averages.items():
-        tensors |= prefixed(name, halved(whole(mean)))
+        tensors |= prefixed(name, halved(gathered(mean, run.engine.main)))
     if run.engine.main:
         make(out / FOLDER)
         facts = {"step": run.step, "averages": list(run.ema.averages)}

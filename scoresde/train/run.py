@@ -26,7 +26,7 @@ from scoresde.train.draws import DROPOUT, FIRST, Draws, batch_rows, draw, mix, s
 from scoresde.train.ema import EMA
 from scoresde.train.engine import Engine
 from scoresde.train.objective import ByLevel, ClassifierObjective, Objective
-from scoresde.train.shards import laid, whole
+from scoresde.train.shards import gathered, laid, whole
 
 IN_A_ROW = 10  # steps that are not finite, after which a run stops itself
 Tell = Callable[[str], None]
@@ -63,10 +63,14 @@ class Run:
                 raise BadInput(f"train.{what}: only for images, the data have events of shape {data.event_shape}")
         if train.augment and config.network.get("augment", 0) != LABELS:
             raise BadInput(f"train.augment: the network must be told of it: network.augment = {LABELS}")
+        if train.objective == "distillation" and data.labels is None:
+            raise BadInput(f"train.objective = 'distillation' needs labels: {data.name} has none")
         self.engine = Engine(device, train.precision, train.trackers, train.shard)
         self.device, self.share = self.engine.device, self.engine.share(train.batch_size)
         with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
             self.model, self.network, self.objective = _of_task(config, data, self.device)
+        if self.engine.sharded and train.objective == "sliced":
+            raise BadInput("train.shard: the sliced loss takes second derivatives, for which shards are not kept")
         self.by_level, self.accuracy = ByLevel(self.model.sde), ByLevel(self.model.sde)
         if train.compile:
             self.network.compile()
@@ -77,6 +81,7 @@ class Run:
             lr=train.lr,
             weight_decay=train.weight_decay,
             betas=(0.9, 0.99),
+            foreach=False if self.engine.sharded and self.objective.own() else None,  # one kernel takes one layout
         )
         self.step, self.skipped = 0, 0
         self.feed: Iterator[Batch] | None = None
@@ -203,7 +208,8 @@ class Run:
             "objective": self.objective.state(),
             "data": self.moments,
         }
-        tensors = whole({key: value for name, each in groups.items() for key, value in prefixed(name, each).items()})
+        tensors = {key: value for name, each in groups.items() for key, value in prefixed(name, each).items()}
+        tensors = gathered(tensors, self.engine.main)
         if self.engine.main:
             save_checkpoint(path, tensors, {"step": self.step, "skipped": self.skipped, **self.describe()})
 
@@ -236,6 +242,7 @@ class Run:
             "classes": list(self.data.classes),
             "data": {"name": self.data.name, "rows": len(self.data), "sha256": self.data.sha256},
             "averages": list(self.ema.averages),
+            **({"teacher": of} if (of := getattr(self.objective, "taught_by", "")) else {}),
         }
 
     def restore(self, path: Path) -> None:
@@ -247,6 +254,7 @@ class Run:
         for what, same in (
             ("config", _decisive(then) == _decisive(self.config)),
             ("data", info.get("data") == self.describe()["data"]),
+            ("teacher", info.get("teacher") == self.describe().get("teacher")),
         ):
             if not same:
                 raise BadInput(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ def shard(network: nn.Module, device: torch.device, world: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]  (parts of rows need it)
     mesh = init_device_mesh(device.type, (world,))
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
     for block in (each for blocks in lists for each in blocks):
@@ -26,12 +26,21 @@ def shard(network: nn.Module, device: torch.device, world: int) -> None:
     fully_shard(network, mesh=mesh)
 
 
-def whole(value: Any) -> Any:
-    """The tensor that shards are of, or each of a mapping of them; itself where it is whole. All processes must ask."""
-    if isinstance(value, Mapping):
-        return {key: whole(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
+def whole(value: Tensor) -> Tensor:
+    """The tensor that shards are of; itself where it is whole. All processes must ask."""
     gather = getattr(value, "full_tensor", None)
     return gather() if gather else value
+
+
+def gathered(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """Whole tensors, one after the other, on the host where they were in shards; of a process that does not ``keep``
+    them none. All processes must ask."""
+    found: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        full = whole(value)
+        if keep:
+            found[key] = full if full is value else full.cpu()
+    return found
 
 
 def laid(value: Tensor, like: Tensor) -> Tensor:
