@@ -108,6 +108,18 @@ def test_the_order_of_the_method_is_that_of_the_density(method: str, order: int)
         assert math.log2(coarse / fine) == pytest.approx(order, abs=0.5)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "bosh3", "dopri8"])
+def test_the_error_of_log_p_is_absolute_however_large_its_integral(method: str) -> None:
+    """256 standard deviations from 1 to 0.001: the integral is hundreds of nats, the error a tolerance a dimension."""
+    std = torch.logspace(-3, 0, 256, dtype=F64)
+    data = scoresde.Gaussian(torch.zeros_like(std), std.square().diag())
+    x, denoiser = data.sample(3, seed=0), data.denoiser(VP, "v")
+    want = data.log_prob(x, VP, VP.t_min)
+    for rtol in (1e-2, 1e-3, 1e-4):
+        found = log_prob(denoiser, x, rtol=rtol, method=method, **prior_of(data, VP))
+        assert (found.log_prob - want).abs().max() / len(std) < 3 * rtol
+
+
 @pytest.mark.parametrize("method", ["dopri5", "bosh3"])
 def test_an_adaptive_run_keeps_its_tolerance(method: str) -> None:
     x, denoiser, prior = mixture().sample(6), mixture().denoiser(VP), prior_of(mixture(), VP)

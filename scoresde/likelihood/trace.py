@@ -148,6 +148,11 @@ class Traced(AnyDenoiser):
         return int(torch.Size(self.event).numel())
 
     @property
+    def integrals(self) -> int:
+        """Columns at the end of a state that are integrals: their error is absolute, however large they have grown."""
+        return self.how.estimates
+
+    @property
     def weight(self) -> float:
         """What the integral is multiplied by in the state."""
         return (self.dims * self.how.estimates) ** -0.5

@@ -176,13 +176,23 @@ class FlowODE(Solver):
             options: dict[str, Any] = {"norm": largest_rms, "step_t": self._phi((self._end,), y), "dtype": y.dtype}
             if self.method == "dopri5" and self.times[1] > self.times[0]:
                 options["first_step"] = self._first_step(flow, y)
-            return {"rtol": self.rtol, "atol": self.atol, "options": options}
+            return {**self._tolerances(flow, y), "options": options}
         grid = self._phi(self._knots, y)  # and a tolerance that the first correction always meets
         return {
             "rtol": 1e30,
             "atol": 1e30,
             "options": {"grid_constructor": lambda f, y, phi: grid, "max_order": 5},
         }
+
+    def _tolerances(self, flow: Flow, y: Tensor) -> dict[str, Any]:
+        """rtol and atol; of integrals that a denoiser carries beside the coordinates, whose size is no scale of theirs,
+        both as an absolute error."""
+        count = int(getattr(flow.denoiser, "integrals", 0))
+        if not count:
+            return {"rtol": self.rtol, "atol": self.atol}
+        rtol, atol = torch.full_like(y[0], self.rtol), torch.full_like(y[0], self.atol)
+        rtol[-count:], atol[-count:] = 0.0, self.rtol + self.atol
+        return {"rtol": rtol, "atol": atol}
 
     def _first_step(self, flow: Flow, y: Tensor) -> Tensor | None:
         """The first step up from the data where the slope is like c/φ, as that of log p can be; else None: its own.
