@@ -37,10 +37,14 @@ from scoresde.samplers import SAMPLERS
 BUDGETS = (5, 6, 8, 10, 15, 20, 50, 100)
 OURS = "scoresde"
 AUTO = "auto"
-# What serves better than a sampler's defaults at some budget of some problem here (found with --all-grids).
+# What serves better than a sampler's defaults at some budget of some problem here (by --all-grids and by hand).
 TUNED: dict[str, list[dict[str, Any]]] = {
     "eab3": [{"space": "eps", "grid": "karras", "final": "t_min"}],
-    "unipc": [{"space": "eps", "grid": "karras", "final": "t_min"}],
+    "unipc": [
+        {"space": "eps", "grid": "karras", "final": "t_min"},
+        {"variant": "bh1"},
+        {"variant": "bh1", "space": "eps", "grid": "t", "final": "t_min"},
+    ],
 }
 MODEL_SAMPLES = 32
 FEW_STEPS = (ArithmeticError, IndexError, ValueError, UnboundLocalError)  # how peers take fewer steps than they can
