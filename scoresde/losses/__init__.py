@@ -1,6 +1,5 @@
-"""Training objectives: what is compared with what (`denoising`, `vlb`, `sliced`,
-`distillation`), how much each time weighs
-(`weightings`), and at which times a network is trained (`times`)."""
+"""Training objectives: what is compared with what (`denoising`, `vlb`, `sliced`, `distillation`), how much each
+time weighs (`weightings`), and at which times a network is trained (`times`)."""
 
 from scoresde.losses.denoising import denoising_loss
 from scoresde.losses.distillation import guidance_distillation_loss

@@ -72,6 +72,8 @@ class Run:
         if self.engine.sharded and train.objective == "sliced":
             raise BadInput("train.shard: the sliced loss takes second derivatives, for which shards are not kept")
         self.by_level, self.accuracy = ByLevel(self.model.sde), ByLevel(self.model.sde)
+        if train.init:
+            self.network.load_state_dict(load_weights(train.init, self.network))
         if train.compile:
             self.network.compile()
         self.wrapped = self.engine.wrap(self.objective, self.network)
@@ -279,17 +281,9 @@ def _of_task(
     """What a config trains, its network, and what is minimised."""
     if config.task == "classifier":
         classifier, network = build_classifier(config, data.event_shape, tuple(data.classes), device)
-        _begin(network, config.train.init)
         return classifier, network, ClassifierObjective(config, classifier).to(device)
     denoiser, network = build(config, data.event_shape, data.num_classes, device)
-    _begin(network, config.train.init)
     return denoiser, network, Objective(config, denoiser).to(device)
-
-
-def _begin(network: nn.Module, init: str | None) -> None:
-    """Take the weights that a config's ``train.init`` names, before an objective sees the network."""
-    if init:
-        network.load_state_dict(load_weights(init, network))
 
 
 def _decisive(config: Config) -> dict[str, Any]:
