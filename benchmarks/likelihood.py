@@ -1,16 +1,20 @@
 """What log p costs: ours beside the usual way, at equal error; the exact divergence beside a loop; what is not network.
 
-    SCORESDE_DATA=... python benchmarks/likelihood.py        five minutes on one CPU core
+    SCORESDE_DATA=... python benchmarks/likelihood.py        20 minutes on one CPU core
 
 The usual way (of score_sde's `likelihood.py` and what follows it) hands scipy's RK45 a flat numpy state, x and log p of
 the whole batch, with the drift in t; each evaluation calls the network twice, for the drift and for its divergence.
-Both get the shipped image model, the same dequantised test images with their classes, and the same Rademacher probe, so
-that both have one limit: ours in float64 at a tolerance of 1e-7. Times are seconds of the processor, on one thread.
+Both get the shipped image model and the same dequantised test images with their classes. Two errors are compared: that
+of the solver alone, where both get the same Rademacher probe and so have one limit, ours in float64 at a tolerance of
+1e-7; and that of log p itself. Ours with fixed steps are held against the mean over many probes; a run that keeps one
+probe all along has that probe's error, the same for all, beside its solver's. Times are seconds of the processor,
+on one thread.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +32,8 @@ from scoresde.likelihood import Divergence, dequantise
 
 OURS = (1e-1, 1e-2, 3e-3, 2e-3, 1e-3, 5e-4, 3e-4, 2e-4, 1e-4, 3e-5, 1e-5)
 USUAL, LIMIT = (1e-2, 1e-3, 1e-4, 1e-5), 1e-7
+STEPS, SEEDS = (6, 7, 8, 10, 12, 16, 25, 50), (1, 2, 3, 4)  # of rk4; of the probes that its error is averaged over
+TRUTH = 32, 64  # steps and probes
 DIMS = 16
 
 
@@ -44,13 +50,33 @@ class Counted(torch.nn.Module):
 
 
 class Row(NamedTuple):
-    """One run: its tolerance, network calls, seconds, and the rms error of log p in nats per dimension."""
+    """One run: its tolerance or steps, network calls, seconds, and the rms error of log p in nats per dimension."""
 
     way: str
-    tolerance: float
+    setting: float
     calls: int
     seconds: float
     error: float
+
+    def show(self) -> None:
+        print(f"| {self.way} | {self.setting:g} | {self.calls} | {self.seconds:.1f} | {self.error:.1e} |", flush=True)
+
+
+def head(title: str) -> None:
+    print(f"\n{title}\n\n| way | setting | network calls | s | rms error, nats/dim |\n|---|---|---|---|---|")
+
+
+def ratios(rows: list[Row]) -> None:
+    """What ours costs beside the usual way at no larger an error."""
+    print(
+        "\n| usual, at | its error | our least calls for no more | fewer calls | fewer seconds |\n|---|---|---|---|---|"
+    )
+    for row in rows:
+        better = [own for own in rows if own.way != "usual" and own.error <= row.error]
+        if row.way == "usual" and better:
+            best = min(better, key=lambda own: own.calls)
+            fewer = f"{row.calls / best.calls:.1f} | {row.seconds / best.seconds:.1f}"
+            print(f"| {row.setting:g} | {row.error:.1e} | {best.calls} | {fewer} |")
 
 
 def usual(denoiser: AnyDenoiser, x: Tensor, probe: Tensor, y: Tensor, tolerance: float) -> Tensor:
@@ -90,36 +116,49 @@ def images(num: int) -> None:
     counted = Counted(model.denoiser.network)
     denoiser = scoresde.Denoiser(counted, model.sde, model.denoiser.prediction, model.denoiser.time)
     x, y = model.scaler.encode(dequantise(data.x[:num], range(num))), data.labels[:num]
-    how = Divergence("hutchinson")
-    drawn = how.draw(range(num), x)
+    drawn = Divergence("hutchinson").draw(range(num), x)
     assert drawn is not None
+    probe = drawn[0][0]
 
-    def ours(tolerance: float) -> Tensor:
-        return scoresde.log_prob(denoiser, x, rtol=tolerance, divergence="hutchinson", cond={"y": y}).log_prob
+    def ours(model: AnyDenoiser = denoiser, x: Tensor = x, **how: Any) -> scoresde.Likelihood:
+        return scoresde.log_prob(model, x, divergence="hutchinson", cond={"y": y}, **how)
+
+    def rms(error: Tensor) -> float:
+        return float(error.square().mean().sqrt()) / x[0].numel()
+
+    def run(way: str, setting: float, log_prob: Callable[[], Tensor], true: Tensor) -> Row:
+        counted.calls = 0
+        found, seconds = timed(log_prob)
+        return Row(way, setting, counted.calls, seconds, rms(found - true))
 
     network: Any = copy.deepcopy(model.denoiser.network)
     double = scoresde.Denoiser(network.double(), model.sde, model.denoiser.prediction, model.denoiser.time)
-    limit = scoresde.log_prob(double, x.double(), rtol=LIMIT, divergence="hutchinson", cond={"y": y}).log_prob
-    ways = {"ours": (OURS, ours), "usual": (USUAL, lambda tol: usual(denoiser, x, drawn[0][0], y, tol))}
-    rows: list[Row] = []
-    print(f"{num} images\n\n| way | tolerance | network calls | s | rms error, nats/dim |\n|---|---|---|---|---|")
-    for way, (tolerances, run) in ways.items():
-        for tolerance in tolerances:
-            counted.calls = 0
-            found, seconds = timed(lambda run=run, tolerance=tolerance: run(tolerance))
-            error = float((found - limit).square().mean().sqrt()) / x[0].numel()
-            rows.append(Row(way, tolerance, counted.calls, seconds, error))
-            print(f"| {way} | {tolerance:g} | {counted.calls} | {seconds:.1f} | {error:.1e} |", flush=True)
-    print(
-        "\n| usual, at | its error | our least calls for no more | fewer calls | fewer seconds |\n|---|---|---|---|---|"
+    limit = ours(double, x.double(), rtol=LIMIT).log_prob
+    alone = [run("tolerance", tol, lambda tol=tol: ours(rtol=tol).log_prob, limit) for tol in OURS]
+    them = [run("usual", tol, lambda tol=tol: usual(denoiser, x, probe, y, tol), limit) for tol in USUAL]
+    head(f"Of the solver alone, {num} images")
+    for row in [*alone, *them]:
+        row.show()
+    ratios([*alone, *them])
+
+    steps, probes = TRUTH
+    true = ours(steps=steps, probes=probes, chunk=8)
+    one = (
+        float(ours(rtol=1e-2, probes=probes, chunk=8).standard_error.square().mean().sqrt())
+        * probes**0.5
+        / x[0].numel()
     )
-    for row in rows:
-        better = [own for own in rows if own.way == "ours" and own.error <= row.error]
-        if row.way == "usual" and better:
-            best = min(better, key=lambda own: own.calls)
-            ratios = f"{row.calls / best.calls:.1f} | {row.seconds / best.seconds:.1f}"
-            print(f"| {row.tolerance:g} | {row.error:.1e} | {best.calls} | {ratios} |")
-    overhead(denoiser, x, y, drawn[0][0])
+    print(f"\none probe all along: rms error {one:.1e}; the truth's own standard error {rms(true.standard_error):.0e}")
+    whole = [row._replace(error=math.hypot(row.error, one)) for row in [*alone, *them]]
+    for n in STEPS:
+        many = [run("steps", n, lambda n=n, s=s: ours(steps=n, seed=s).log_prob, true.log_prob) for s in SEEDS]
+        error = math.sqrt(sum(row.error**2 for row in many) / len(SEEDS))
+        whole.append(many[0]._replace(seconds=float(np.median([row.seconds for row in many])), error=error))
+    head(f"Of log p itself, {num} images")
+    for row in whole:
+        row.show()
+    ratios(whole)
+    overhead(denoiser, x, y, probe)
 
 
 def overhead(denoiser: AnyDenoiser, x: Tensor, y: Tensor, probe: Tensor) -> None:

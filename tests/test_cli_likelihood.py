@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from test_cli import fails, image_run, works
+from PIL import Image
+from test_cli import CLASSES, fails, image_run, works
 
 import scoresde
 from scoresde import bits_per_dim, discrete_log_prob, log_prob
@@ -24,7 +27,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A class-conditional model of 8x8 images, and events of its kind in events.npz; in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     x = (torch.arange(6) * 40 % 256)[:, None, None, None].expand(6, 1, 8, 8).to(torch.uint8).numpy()
-    np.savez("events.npz", images=x, labels=np.arange(6) % 3)
+    np.savez("events.npz", images=x, labels=np.arange(6) % 3, classes=np.array(CLASSES))
     np.savez("flat.npz", images=np.zeros((3, 2), np.float32))
     np.savez("many.npz", images=x, labels=np.arange(6))
     image_run().save(Path("squares.safetensors"))
@@ -80,6 +83,9 @@ def test_what_the_command_refuses(images: Path) -> None:
     base: list[Any] = ["likelihood", "events.npz", "--model", images]
     for args, words in [
         (["--divergence", "exat"], "did you mean 'exact'"),
+        (["--divergence", "exact", "--probes", 7], "--probes 7: --divergence exact draws no vectors"),
+        (["--divergence", "exact", "--probe", "gaussian"], "--probe gaussian: --divergence exact"),
+        (["--probe", "gausian"], "did you mean 'gaussian'"),
         (["--eta", 1], "no such option --eta"),
         (["--steps", 3, "--rtol", 1e-3], "give no steps"),
         (["--levels", 100, "--steps", 1], "whole numbers 0 to 99"),
@@ -97,10 +103,94 @@ def test_what_the_command_refuses(images: Path) -> None:
     assert "it has no scaler" in fails(2, "likelihood", "events.npz", "--model", "bare.safetensors")
     for file, words in [
         ("flat.npz", "(2,)"),
-        ("many.npz", "--class none"),
+        ("many.npz", "its class '0' is none of model"),
         ("none.npz", "no such file"),
         ("nan.npz", "row 0 (counted from 0) has a NaN"),
         ("torn.npz", "torn.npz"),
         ("empty", "empty"),
     ]:
         assert words in fails(2, "likelihood", file, "--model", images)
+
+
+def test_floats_are_pixels_only_where_their_range_is_that_of_pixels(images: Path) -> None:
+    """Noise may leave 0 to 255; numbers of another unit, or far outside, are refused with their range."""
+    with np.load("events.npz") as file:
+        x = file["images"].astype(np.float32)
+    noise = np.random.default_rng(0).normal(0, 20, x.shape).astype(np.float32)
+    base: list[Any] = ["--model", images, "--steps", 1, "--class", "none"]
+    for name, values in [("plain", x), ("noisy", x + noise), ("bright", x + 250)]:
+        np.savez(f"{name}.npz", images=values)
+        works("likelihood", f"{name}.npz", *base)
+    for name, values, words in [
+        ("unit", x / 255, "unit: its values are in [0, 0.7843], but pixels 0 to 255 are needed"),
+        ("signed", x / 127.5 - 1, "in [-1, 0.5686]"),
+        ("black", x * 0, "in [0, 0]"),
+        ("wild", x - 2000, "in [-2000, -1800]"),
+        ("deep", x * 257, "in [0, 5.14e+04]"),
+    ]:
+        np.savez(f"{name}.npz", images=values)
+        assert words in fails(2, "likelihood", f"{name}.npz", *base)
+
+
+def test_labels_of_the_data_are_those_of_the_model_by_name(images: Path) -> None:
+    """In whatever order the data have them; other classes, though as many, are refused."""
+    base: list[Any] = ["--model", images, "--steps", 1, "--json"]
+    with np.load("events.npz") as file:
+        x, y, names = file["images"], file["labels"], file["classes"]
+    want = json.loads(works("likelihood", "events.npz", *base))
+    for order in ([2, 0, 1], [1, 2, 0]):  # order[k]: the model's number of the data's class k
+        np.savez("other.npz", images=x, labels=np.argsort(order)[y], classes=names[order])
+        found = json.loads(works("likelihood", "other.npz", *base))
+        assert (found["labels"], found["log_prob"]) == (y.tolist(), want["log_prob"])
+    few = y == 1
+    np.savez("few.npz", images=x[few], labels=np.zeros(few.sum(), int), classes=names[1:2])
+    assert json.loads(works("likelihood", "few.npz", *base))["labels"] == [1] * few.sum()
+    np.savez("numbers.npz", images=x, labels=y)  # as `scoresde sample` writes them
+    assert json.loads(works("likelihood", "numbers.npz", *base))["log_prob"] == want["log_prob"]
+    np.savez("others.npz", images=x, labels=y, classes=np.array(["cat", "dog", "bag"]))
+    for digit, image in enumerate(x[:, 0]):
+        Path(f"digits/{digit % 3}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(f"digits/{digit % 3}/{digit}.png")
+    for others in ("others.npz", "digits"):
+        line = fails(2, "likelihood", others, *base)
+        assert "is none of model" in line and "--class none" in line
+        bare = json.loads(works("likelihood", others, *base, "--class", "none"))
+        assert "labels" not in bare and bare["class"] == "none"
+        assert set(json.loads(works("likelihood", others, *base, "--class", "bag"))["labels"]) == {1}
+    assert want["class"] == "the data's own" and re.search(
+        "class +bag", works("likelihood", "digits", *base[:-1], "--class", "bag")
+    )
+
+
+@pytest.mark.parametrize("probe", ["rademacher", "gaussian"])
+def test_probes_are_those_of_the_library_and_their_error_is_told(images: Path, probe: str) -> None:
+    base: list[Any] = ["likelihood", "events.npz", "--model", images, "--steps", 1, "--class", "none"]
+    facts = json.loads(works(*base, "--probe", probe, "--probes", 4, "--json"))
+    model = scoresde.load_model(images)
+    with np.load("events.npz") as file:
+        x = torch.from_numpy(file["images"])
+    own: dict[str, Any] = {"divergence": "hutchinson", "probes": 4, "probe": probe, "scaler": model.scaler}
+    want = log_prob(model.denoiser, x, 1, **own)
+    assert facts["log_prob"] == pytest.approx(want.log_prob.tolist(), rel=1e-5)
+    assert facts["settings"]["probe"] == probe
+    error = float(want.standard_error.double().square().mean().sqrt())
+    assert facts["probes_standard_error"] == pytest.approx(error, rel=1e-3)
+    text = works(*base, "--probe", probe, "--probes", 4)
+    assert f"4 probes have a standard error of {facts['probes_standard_error']:.3g} nats" in text
+    assert json.loads(works(*base, "--json"))["probes_standard_error"] is None
+    assert "standard error" not in works(*base)
+
+
+def test_of_each_batch_only_the_numbers_stay(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States at t_max are as large as the data: those of a batch are gone before the next one starts."""
+    latents = list[weakref.ref[torch.Tensor]]()
+
+    def watched(*args: Any, **how: Any) -> Any:
+        assert all(latent() is None for latent in latents)
+        found = log_prob(*args, **how)
+        latents.append(weakref.ref(found.latent))
+        return found
+
+    monkeypatch.setattr("scoresde.likelihood.log_prob", watched)
+    works("likelihood", "events.npz", "--model", images, "--steps", 1, "--batch-size", 2)
+    assert len(latents) == 3

@@ -8,16 +8,15 @@ import math
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from exact import F64, SDES, mixture
 from torch import Tensor
 
 import scoresde
-from scoresde import BadInput, SolverFailure, bits_per_dim, discrete_log_prob, interpolate, log_prob, variational_bound
+from scoresde import BadInput, SolverFailure, discrete_log_prob, interpolate, log_prob, variational_bound
 from scoresde.data import Scaler
-from scoresde.likelihood import DIVERGENCES, Divergence, dequantise, truncation
+from scoresde.likelihood import DIVERGENCES, truncation
 
 VP = SDES["vp"]
 THIN = scoresde.Gaussian(torch.full((4,), 0.2, dtype=F64), torch.diag(torch.tensor([1.0, 0.3, 1e-3, 0.0], dtype=F64)))
@@ -168,105 +167,6 @@ def test_other_units_change_the_density_by_the_jacobian_alone() -> None:
     assert torch.allclose(lifted, base.log_prob - 2 * math.log(10.0), rtol=1e-12)
 
 
-# ----------------------------------------------------------------------------------------------------------- estimates
-
-
-@pytest.mark.parametrize(
-    ("divergence", "probe"), [("hutchinson", "rademacher"), ("hutchinson", "gaussian"), ("hutch++", "gaussian")]
-)
-def test_estimates_are_unbiased_and_their_errors_honest(divergence: str, probe: str) -> None:
-    """n copies of one point: an average over their probes; whatever the number of probes the mean is the exact one."""
-    data = mixture(4)
-    x = data.sample(1).expand(400, 4)
-    exact = log_prob(data.denoiser(VP), x[:1], 4).log_prob
-    spreads: dict[int, float] = {}
-    for probes in (1, 4, 16) if divergence == "hutchinson" else (1, 2):
-        found = log_prob(data.denoiser(VP), x, 4, divergence=divergence, probes=probes, probe=probe)
-        spreads[probes] = float(found.log_prob.std())
-        assert abs(float(found.log_prob.mean() - exact)) < 4 * spreads[probes] / 20
-        if probes > 1:
-            assert float(found.standard_error.square().mean().sqrt()) == pytest.approx(spreads[probes], rel=0.2)
-        else:
-            assert found.standard_error.isnan().all()
-    if divergence == "hutchinson":
-        assert spreads[1] / spreads[4] == pytest.approx(2, rel=0.2)
-        assert spreads[4] / spreads[16] == pytest.approx(2, rel=0.2)
-
-
-def test_64_probes_are_within_three_standard_errors() -> None:
-    data = mixture(16)
-    x = data.sample(12)
-    exact = log_prob(data.denoiser(VP), x, 6).log_prob
-    found = log_prob(data.denoiser(VP), x, 6, divergence="hutchinson", probes=64)
-    z = (found.log_prob - exact) / found.standard_error
-    assert z.abs().max() < 3 and 0.3 < z.square().mean() < 2.2
-
-
-def matrix_product(J: Tensor) -> Any:
-    return lambda vectors: vectors @ J
-
-
-def test_hutchpp_is_exact_on_low_rank_and_lowers_the_variance() -> None:
-    generator, d = torch.Generator().manual_seed(0), 24
-    low = torch.randn(d, 3, generator=generator, dtype=F64)
-    right = torch.randn(d, 3, generator=generator, dtype=F64)
-    x = torch.zeros(200, d, dtype=F64)
-    noisy = torch.diag(torch.linspace(1, 2, d, dtype=F64))
-    for J, exact in (
-        (low @ right.T, True),
-        (low @ low.T + 0.7 * torch.eye(d, dtype=F64), False),
-        (low @ low.T + noisy, False),
-    ):
-        runs = {}
-        for kind, probes in (("hutch++", 4), ("hutchinson", 12)):  # the same number of products
-            how = Divergence(kind, probes, "gaussian")
-            assert how.products(d) == 12
-            runs[kind] = how(matrix_product(J), how.draw(range(200), x), x).mean(1)
-        spread = runs["hutch++"].std()
-        assert spread < 0.2 * runs["hutchinson"].std()
-        assert abs(runs["hutch++"].mean() - J.trace()) < 4 * spread / 200**0.5 + 1e-9 * J.norm()
-        assert not exact or spread < 1e-9
-    full = Divergence("hutch++", d + 5)
-    assert torch.allclose(full(matrix_product(noisy), full.draw(range(200), x), x), noisy.trace())
-
-
-@pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
-def test_a_number_depends_on_seed_and_index_alone(divergence: str) -> None:
-    data, x = mixture(8), mixture(8).sample(7)
-    how: dict[str, Any] = {"divergence": divergence, "probes": 2, "probe": "gaussian"}
-    state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    whole = log_prob(data.denoiser(VP), x, 3, seed=4, **how)
-    assert torch.equal(torch.get_rng_state(), state[0]) and (np.random.get_state()[1] == state[1]).all()
-    for again in (
-        log_prob(data.denoiser(VP), x, 3, seed=4, **how),
-        log_prob(data.denoiser(VP), x, 3, seed=4, batch_size=3, **how),
-        log_prob(data.denoiser(VP), x, 3, seed=4, chunk=1, **how),
-    ):
-        assert torch.allclose(again.log_prob, whole.log_prob, rtol=1e-12)
-        assert torch.allclose(again.standard_error, whole.standard_error, rtol=1e-9)
-    alone = log_prob(data.denoiser(VP), x[5:], 3, seed=4, first=5, **how)
-    assert torch.allclose(alone.log_prob, whole.log_prob[5:], rtol=1e-12)
-    assert (log_prob(data.denoiser(VP), x, 3, seed=5, **how).log_prob - whole.log_prob).abs().min() > 1e-6
-
-
-def test_the_order_of_the_samples_does_not_matter_when_exact() -> None:
-    data, x = mixture(3), mixture(3).sample(7)
-    order = torch.randperm(7, generator=torch.Generator().manual_seed(0))
-    mixed, straight = log_prob(data.denoiser(VP), x[order], 5), log_prob(data.denoiser(VP), x, 5)
-    assert torch.allclose(mixed.log_prob, straight.log_prob[order], rtol=1e-12)
-
-
-def test_probes_are_no_noise_of_a_run() -> None:
-    """A sample's probe by a seed is not the sign of the latent that this seed draws."""
-    blank = torch.zeros(1, 4000)
-    drawn = Divergence("hutchinson", 2).draw([0], blank)
-    assert drawn is not None
-    start = scoresde.SeededNoise(0, [0])(-1, 0, blank)
-    assert (
-        abs(float((drawn[0][0] * start.sign()).mean())) < 0.06 and abs(float((drawn[0][0] * drawn[0][1]).mean())) < 0.06
-    )
-
-
 # --------------------------------------------------------------------------------------------- gradients, conditioning
 
 
@@ -346,100 +246,6 @@ def test_conditioning_passes_through_in_batches() -> None:
     each = torch.stack([scoresde.Gaussian(place, unit).log_prob(x, VP, VP.t_min) for place in places], 1)
     assert torch.allclose(found, each[torch.arange(5), y], atol=0.05)  # the prior is not quite N(α place, I)
     assert (each[:, 0] - each[:, 1]).abs().median() > 0.2
-
-
-# ------------------------------------------------------------------------------------------------------- discrete data
-
-
-def test_dequantised_data_stay_in_their_bins() -> None:
-    x = torch.randint(0, 256, (20, 1, 5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    some, other = dequantise(x, range(20), 3), dequantise(x, range(20), 3, draw=1)
-    offset = some - x
-    assert torch.equal(some.round().to(torch.uint8), x) and not torch.equal(some, other)
-    assert torch.equal(dequantise(x[7:], range(7, 20), 3), some[7:])
-    assert abs(float(offset.mean())) < 0.05 and float(offset.std()) == pytest.approx(12**-0.5, rel=0.05)
-
-
-def test_the_probability_of_whole_numbers_is_bounded_ever_more_tightly() -> None:
-    """Bins of N(m, s²) have a closed form: the bound lies below it, and rises to it with the draws."""
-    sde, scaler = SDES["edm"], Scaler((8.0,), (8.0,))
-    data = scoresde.Gaussian(torch.tensor([0.1], dtype=F64), torch.tensor([[0.01]], dtype=F64))
-    x = torch.arange(6, 12, dtype=F64).repeat(20).unsqueeze(1)
-    std = math.hypot(0.1, sde.t_min) * 8
-    edges = torch.stack([x[:, 0] - 0.5, x[:, 0] + 0.5])
-    cdf = torch.special.ndtr((edges - (8 + 0.8)) / std)
-    want = (cdf[1] - cdf[0]).log()
-    gaps: list[float] = []
-    for draws in (1, 4):
-        found = discrete_log_prob(data.denoiser(sde), x, 12, levels=16, draws=draws, scaler=scaler)
-        gaps.append(float((want - found.log_prob).mean()))
-        assert torch.allclose(bits_per_dim(found), -found.log_prob / math.log(2))
-        assert found.nfe == 48 * draws
-    assert 0 < gaps[1] < gaps[0] / 2
-
-
-def test_all_256_values_of_a_byte_are_whole_numbers() -> None:
-    """The values of one pixel under one density: they are told apart, all 256, and their probabilities sum to 1."""
-    data = scoresde.Gaussian(torch.zeros(1), 0.04 * torch.eye(1))
-    x = torch.arange(256, dtype=torch.uint8).unsqueeze(1)
-    found = discrete_log_prob(data.denoiser(VP), x, 10, scaler=Scaler.image())
-    assert float(found.log_prob.exp().sum()) == pytest.approx(1, abs=0.02)
-
-
-def test_bits_follow_from_nats() -> None:
-    density = log_prob(mixture().denoiser(VP), mixture().sample(3), 4)
-    with pytest.raises(BadInput, match="declare the width"):
-        bits_per_dim(density)
-    bits = bits_per_dim(density, width=1 / 128)
-    assert torch.allclose(bits, 7 - density.log_prob / 2 / math.log(2))
-    uniform = torch.full((2,), -3072 * math.log(256.0))
-    assert torch.allclose(bits_per_dim(uniform, width=1.0, dims=3072), torch.tensor(8.0))
-
-
-# ----------------------------------------------------------------------------------------------------------- the bound
-
-
-def test_the_bound_lies_above_and_tends_to_the_likelihood() -> None:
-    spread = torch.tensor([0.7, 0.1], dtype=F64)
-    data = scoresde.Gaussian(torch.zeros(2, dtype=F64), torch.diag(spread))
-    x = data.sample(1500, seed=1)
-    exact = -data.log_prob(x)
-    gaps: list[float] = []
-    for N in (1, 4, 32):
-        gap = variational_bound(data.denoiser(VP), x, N).total - exact
-        gaps.append(float(gap.mean()))
-        assert gaps[-1] > -4 * float(gap.std() / len(gap) ** 0.5)
-    assert gaps[0] > gaps[1] > gaps[2] and gaps[2] < 0.4 * gaps[1]
-    limit = variational_bound(data.denoiser(VP), x, continuous=True, strata=32).total - exact
-    error = 4 * float(limit.std() / len(x) ** 0.5)
-    assert -error < float(limit.mean()) < error
-
-
-def test_the_bound_in_its_parts_and_units() -> None:
-    data, x = mixture(), mixture().sample(6)
-    whole = variational_bound(data.denoiser(VP), x, 5)
-    assert whole.terms.shape == (6, 5) and torch.equal(whole.terms[:, 0], whole.decoder)
-    assert torch.allclose(whole.total, whole.terms.sum(1) + whole.prior) and whole.bits_per_dim is None
-    part = variational_bound(data.denoiser(VP), x[2:], 5, first=2)
-    assert torch.allclose(part.total, whole.total[2:], rtol=1e-12)
-    scaler = Scaler((1.0,), (4.0,))
-    for how in ({"N": 5}, {"continuous": True, "strata": 5}):
-        plain = variational_bound(data.denoiser(VP), x, **how)
-        lifted = variational_bound(data.denoiser(VP), scaler.decode(x), scaler=scaler, **how)
-        assert torch.allclose(lifted.total, plain.total + 2 * math.log(4.0))
-        assert torch.allclose(lifted.decoder + lifted.prior + lifted.terms[:, "N" in how :].sum(1), lifted.total)
-
-
-def test_the_bound_of_bits() -> None:
-    """Pixels that the model knows nothing of cost at least their entropy, 8 bits, whichever bound."""
-    pixels = torch.randint(0, 256, (400, 2), generator=torch.Generator().manual_seed(0))
-    wide = scoresde.Gaussian(torch.zeros(2), 0.33 * torch.eye(2))
-    for how in ({"N": 15}, {"continuous": True, "strata": 16}):
-        found = variational_bound(wide.denoiser(VP), pixels, levels=256, scaler=Scaler.image(), **how)
-        assert found.bits_per_dim is not None
-        assert 7.9 < float(found.bits_per_dim.mean()) < 8.6
-    chain = scoresde.DDPM.named("cosine", 20)
-    assert variational_bound(mixture().denoiser(chain), mixture().sample(2)).terms.shape == (2, 20)
 
 
 # ------------------------------------------------------------------------------------------------------- interpolation

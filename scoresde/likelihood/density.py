@@ -98,7 +98,8 @@ def log_prob(
                   near the data the divergence grows like 1/φ along what is noise alone, and equal steps in φ miss it
     rtol, atol    instead: an adaptive ``method`` (dopri5), its error per coordinate, that of log p in nats; one is both
     divergence    "exact": d products a call; "hutchinson" or "hutch++": an unbiased estimate by ``probes`` random
-                  vectors per sample, ``probe`` "rademacher" or "gaussian", the same all along the trajectory
+                  vectors per sample, ``probe`` "rademacher" or "gaussian"; with fixed steps their signs are drawn anew
+                  at each place of the grid, which makes the error of the former several times smaller
     seed, first   probes are functions of seed and of the sample's index, which counts from ``first``
     prior         log-density at t_max, (n, *event) -> (n,), instead of that of the SDE's prior
     batch_size, chunk   samples at a time and products at a time: memory and rounding alone
@@ -136,6 +137,7 @@ def log_prob(
             raise BadInput(f"grid: its first time is {solver.times[-1]:g}, below t_max: give the prior there")
         check_derivative(denoiser, inside, given)
         constant = scaler.log_det(tuple(inside.shape[1:])) if scaler else 0.0
+        knots = sde.phi(torch.tensor(solver.times, dtype=torch.float64)).tolist() if solver.nfe else ()
         size = positive("batch_size", len(inside) if batch_size is None else batch_size)
         parts: list[tuple[Tensor, Tensor, int]] = []
         settings: Mapping[str, Any] = {}
@@ -143,7 +145,7 @@ def log_prob(
             rows = slice(begin, begin + size)
             part = inside[rows]
             drawn = how.draw(range(first + begin, first + begin + len(part)), part)
-            traced = Traced(denoiser, tuple(part.shape[1:]), how, drawn, bool(grad))
+            traced = Traced(denoiser, tuple(part.shape[1:]), how, drawn, bool(grad), knots)
             found = encode(
                 traced,
                 traced.join(part),

@@ -9,6 +9,10 @@ With J = ∂v̂/∂x of one sample and products eᵀJ by reverse mode, any numbe
 
 The factor (d - m)/|g|² fixes the length of g, whose direction is uniform: so hutch++ is exact on any matrix of rank at
 most m, and on one plus a multiple of the identity.
+
+The integral of the trace is a sum Σ_k w_k tr J_k over the calls of a fixed-step run, and its terms need not share a
+probe: a sample's probe ε times signs s_k drawn anew for each place of the grid are independent Rademacher probes, whose
+errors average out. An adaptive run keeps ε: its error control needs a smooth integrand.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +33,8 @@ from scoresde.schedule import per_sample
 from scoresde.sde import SDE
 
 PROBE, SKETCH, DEQUANTISE, BOUND = (2**40 + k for k in range(4))  # steps of the noise, apart from those of any run
+SIGNS = 2**41  # and on: those of each place
+PLACES = 12  # in an interval: every method's stages are at thirds or halves
 AT_ONCE = 2**17  # numbers in the vectors of one batched product
 PROBES = ("rademacher", "gaussian")
 
@@ -69,10 +76,17 @@ class Divergence:
         noise, hutchpp = SeededNoise(self.seed, indices), self.kind == "hutch++"
         z = torch.stack([noise(PROBE, j, like) for j in range(self.probes)])
         if not hutchpp:
-            z = torch.where(z < 0, -1.0, 1.0).to(z.dtype) if self.probe == "rademacher" else z
+            z = _signs(z) if self.probe == "rademacher" else z
             return z, z
         sketch = min(self.probes, per_sample(like).shape[1])
         return z, torch.stack([noise(SKETCH, j, like) for j in range(sketch)])
+
+    def flip(self, drawn: tuple[Tensor, Tensor], place: int) -> tuple[Tensor, Tensor]:
+        """The vectors drawn with the signs of one place, a function of the seed, the same for all samples."""
+        probes, sketch = drawn
+        signs = _signs(SeededNoise(self.seed, [0])(SIGNS + place, 0, probes[0, :1]))
+        flipped = probes * signs
+        return flipped, flipped if sketch is probes else sketch * signs
 
     def rows(self, product: Product, vectors: Tensor) -> Tensor:
         """The products of all vectors, a chunk at a time."""
@@ -84,6 +98,10 @@ class Divergence:
         if drawn is None:
             return _exact(self, product, x)
         return DIVERGENCES[self.kind](self, product, *drawn)
+
+
+def _signs(z: Tensor) -> Tensor:
+    return torch.where(z < 0, -1.0, 1.0).to(z.dtype)
 
 
 def _exact(how: Divergence, product: Product, x: Tensor) -> Tensor:
@@ -128,7 +146,8 @@ class Traced(AnyDenoiser):
     """A denoiser whose states carry the integral of the divergence along, for the solvers of the flow.
 
     A state is (n, d + k): the coordinates, then k estimates of ∫ tr J dφ times ``weight``, so chosen that in the rms of
-    a row a nat per coordinate weighs as much as a unit of the coordinates.
+    a row a nat per coordinate weighs as much as a unit of the coordinates. With ``knots``, the φ of a fixed-step run's
+    grid, the probes have signs of their own at each place of it.
     """
 
     inner: AnyDenoiser
@@ -136,6 +155,7 @@ class Traced(AnyDenoiser):
     how: Divergence
     drawn: tuple[Tensor, Tensor] | None
     grad: bool = False
+    knots: Sequence[float] = ()
     sde: SDE = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +185,13 @@ class Traced(AnyDenoiser):
         """x and the estimates of the integral, in nats, of a state y."""
         return state[:, : self.dims].reshape(-1, *self.event), state[:, self.dims :] / self.weight
 
+    def vectors(self, t: float) -> tuple[Tensor, Tensor] | None:
+        """What the trace at t is estimated with."""
+        if self.drawn is None or not len(self.knots):
+            return self.drawn
+        phi = float(self.sde.phi(torch.tensor(t, dtype=torch.float64)))
+        return self.how.flip(self.drawn, round(PLACES * np.interp(phi, self.knots, range(len(self.knots)))))
+
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         x, _ = self.split(x)
         with torch.enable_grad():
@@ -178,7 +205,7 @@ class Traced(AnyDenoiser):
                 (row,) = torch.autograd.grad(v, x, given, **kept)
                 return row.unsqueeze(0) if single else row
 
-            traces = self.how(product, self.drawn, x)
+            traces = self.how(product, self.vectors(float(t)), x)
         v, traces = (v, traces) if self.grad else (v.detach(), traces.detach())
         # The flow's slope in y is v̂/size, that of the integral tr ∂v̂/∂x itself.
         return torch.cat([per_sample(v), self.weight * self.sde.prior_std(float(t)) * traces], 1)
