@@ -31,6 +31,7 @@ import scoresde
 from scoresde import SAMPLERS, BadInput, Table
 from scoresde.grids import make_grid
 from scoresde.metrics import sliced_wasserstein
+from scoresde.samplers.law import responses
 
 BANDS = {10: (5, 8, 10), 20: (15, 20), 50: (50,), 100: (100,)}  # up to so many calls: the budgets measured
 HUNDREDS = {**BANDS, 250: (250,)}  # for stochastic samplers
@@ -78,24 +79,13 @@ def bands(name: str) -> dict[int, tuple[int, ...]]:
 
 
 def law_error(table: Table) -> float:
-    """W2/sqrt(d) of the law that a table draws from the data's own. A run is affine in its start and noises, so one
-    batch of unit responses gives mean and variance of each coordinate."""
+    """W2/sqrt(d) of the law that a table draws from the data's own, whose coordinates are independent."""
     sde = table.sde
     denoiser = scoresde.Gaussian(MEANS, VARIANCES.diag()).denoiser(sde)
-    drawing = [i for i, row in enumerate(table.rows) if any(row.c)]
-    place = {step: 2 + k for k, step in enumerate(drawing)}
-
-    def unit(step: int, draw: int, x: torch.Tensor) -> torch.Tensor:
-        z = torch.zeros_like(x)
-        z[place[step]] = 1.0
-        return z
-
-    x = torch.zeros(2 + len(drawing), len(MEANS), dtype=torch.float64)
-    x[1] = 1.0
-    out, _ = table.run(denoiser, x, unit)
-    at, gains = sde.knots([sde.t_max]), out[1:] - out[0]
+    offset, gains = responses(table, denoiser, torch.ones(1, len(MEANS), dtype=torch.float64))
+    at, gains = sde.knots([sde.t_max]), gains.squeeze(1)
     alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
-    mean = out[0] + gains[0] * alpha * MEANS
+    mean = offset + gains[0] * alpha * MEANS
     spread = (gains[0].square() * (alpha**2 * VARIANCES + sigma**2) + gains[1:].square().sum(0)).sqrt()
     return float(((mean - MEANS).square() + (spread - VARIANCES.sqrt()).square()).mean().sqrt())
 

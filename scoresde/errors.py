@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from operator import index
+from typing import SupportsIndex
 
 
 class BadInput(ValueError):
@@ -48,9 +50,9 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 def positive(name: str, value: object) -> int:
     """Return ``value`` if it is an integer of at least 1, else raise `BadInput`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or (whole := index(value)) < 1:
         raise BadInput(f"{name} = {value!r}: {name} must be a positive integer")
-    return value
+    return whole
 
 
 def choose(what: str, name: str, allowed: Iterable[str]) -> str:

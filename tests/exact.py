@@ -12,6 +12,8 @@ import torch
 
 import scoresde
 from scoresde.samplers import SAMPLERS
+from scoresde.samplers.law import output_law
+from scoresde.samplers.solver import Solver
 
 F64 = torch.float64
 SDES = {name: build() for name, build in scoresde.SDES.items()}
@@ -21,6 +23,9 @@ DETERMINISTIC = [name for name, sampler in SAMPLERS.items() if not sampler.stoch
 STOCHASTIC = [name for name, sampler in SAMPLERS.items() if sampler.stochastic]
 
 
+GAUSSIAN = scoresde.Gaussian(
+    torch.tensor([0.7, -0.4, 1.5], dtype=F64), torch.tensor([1.3, 0.25, 0.04], dtype=F64).diag()
+)
 CONTINUOUS = [name for name in SDES if name != "ddpm"]  # a chain's β jumps at its knots, which caps every order
 
 
@@ -33,6 +38,17 @@ def few(names: Iterable[str], *always: str) -> list[Any]:
 def mixture(d: int = 2) -> scoresde.GaussianMixture:
     """An asymmetric mixture: its flow is smooth and nonlinear."""
     return scoresde.GaussianMixture.example(d)
+
+
+def law_error(
+    solver: Solver, sde: scoresde.SDE, data: scoresde.Gaussian = GAUSSIAN, denoiser: Any = None, **cond: Any
+) -> float:
+    """Largest distance of the output's mean and covariance from those of the data, noised to where the run ends."""
+    end = sde.knots([solver.times[-1]])
+    alpha, sigma = float(end.alpha[0]), float(end.sigma[0])
+    mean, cov = output_law(solver, denoiser or data.denoiser(sde), data, **cond)
+    wanted = alpha**2 * data.cov + sigma**2 * torch.eye(len(mean))
+    return max(float((mean - alpha * data.mean).abs().max()), float((cov - wanted).abs().max()))
 
 
 def start(sde: scoresde.SDE, shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:

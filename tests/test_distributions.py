@@ -47,14 +47,27 @@ def floor(distance: str) -> tuple[float, float]:
     return float(torch.tensor(found).mean()), float(torch.tensor(found).std())
 
 
-def drawn(name: str) -> torch.Tensor:
+OPTIONS = {  # what makes a sampler stochastic, or stochastic in another way
+    "langevin": {"repeats": 20, "step": 0.2},
+    "edm, churned": {"s_churn": 40.0},
+    "ddim, η = 1": {"eta": 1.0},
+    "eab2, τ = 1": {"tau": 1.0},
+    "eab3, τ(t)": {"tau": lambda t: 2 * t},
+    "pc, norm": {"rule": "norm"},
+    "pc, em": {"predictor": "em", "correctors": 2},
+    "cas, power 3": {"power": 3.0},
+    "dpm++sde, η = 0.5": {"eta": 0.5},
+}
+
+
+def drawn(case: str) -> torch.Tensor:
+    name, options = case.partition(",")[0], OPTIONS.get(case, {})
     steps = {"langevin": 60, "travel": 60}.get(name, 120 if SAMPLERS[name].build else None)
-    options = {"repeats": 20, "step": 0.2} if name == "langevin" else {}
     denoiser = hard().denoiser(scoresde.VPSDE())
     return scoresde.sample(denoiser, (N, 2), name, steps, noise="device", dtype=F64, **options).x  # quickly drawn
 
 
-@pytest.mark.parametrize("name", STOCHASTIC)
+@pytest.mark.parametrize("name", [*STOCHASTIC, *(case for case in OPTIONS if "," in case)])
 def test_samples_are_as_close_to_the_data_as_data_are(name: str) -> None:
     x = drawn(name)
     for distance, measure in DISTANCES.items():

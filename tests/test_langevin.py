@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exact import F64, SDES, mixture, start
-from test_stochastic import MEAN, VARIANCE, output_law
+from exact import F64, GAUSSIAN, SDES, law_error, mixture, start
 from test_tables import ddpm_chain
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
-from scoresde import BadInput, Table
+from scoresde import SAMPLERS, BadInput, Table
 from scoresde.grids import make_grid
+from scoresde.samplers import plan_run
 from scoresde.samplers.edm import edm
 from scoresde.samplers.langevin import PREDICTORS, NormLangevin, langevin, langevin_row, pc
 from scoresde.samplers.multistep import exponential_multistep
@@ -228,9 +228,22 @@ def test_pc_with_every_predictor_approaches_the_data(predictor: str) -> None:
     with n, which of second order are below it from the first."""
     errors = []
     for n in (60, 240):
-        mean, variance = output_law(pc(VP, make_grid("phi", VP, n, "zero"), predictor=predictor), VP)
-        errors.append(float(torch.cat([mean - MEAN, variance - VARIANCE]).abs().max()))
+        errors.append(law_error(pc(VP, make_grid("phi", VP, n, "zero"), predictor=predictor), VP))
     assert errors[1] < max(0.5 * errors[0], 0.16**2 / 4) and errors[1] < 0.06
+
+
+@pytest.mark.parametrize("predictor", ["ddpm", "em", "reverse-diffusion"])
+def test_a_corrector_is_worth_its_calls_against_an_error_of_scale(predictor: str) -> None:
+    """At equal calls, in the exact law: a network 5 % off draws nearer to the data with correctors than without."""
+
+    def error(sampler: str, scale: float, **options: Any) -> float:
+        network = GAUSSIAN.network(VP, "eps")
+        denoiser = scoresde.Denoiser(lambda x, t: scale * network(x, t), VP, "eps")
+        solver, _ = plan_run(VP, SAMPLERS[sampler], nfe=600, options=options)
+        return law_error(solver, VP, GAUSSIAN, denoiser)
+
+    for scale in (0.95, 1.05):
+        assert error("pc", scale, predictor=predictor) < 0.8 * error(predictor, scale)
 
 
 def test_stochastic_heun_is_a_predictor_of_two_calls_a_step() -> None:
@@ -238,10 +251,7 @@ def test_stochastic_heun_is_a_predictor_of_two_calls_a_step() -> None:
     for predictor, calls in (("sheun", 120), ("ddpm", 60)):
         table = pc(VP, make_grid("lambda", VP, 60, "t_min"), predictor=predictor, correctors=2)
         assert isinstance(table, Table) and table.nfe == calls + 2 * 60
-        end = VP.knots([table.times[-1]])
-        alpha, sigma = float(end.alpha[0]), float(end.sigma[0])
-        mean, variance = output_law(table, VP)
-        errors.append(float(torch.cat([mean - alpha * MEAN, variance - alpha**2 * VARIANCE - sigma**2]).abs().max()))
+        errors.append(law_error(table, VP))
     assert errors[0] < 0.5 * errors[1]
     whole = pc(VP, make_grid("phi", VP, 60, "zero"), predictor="sheun")
     assert whole.nfe == 2 * 60 - 1 + 59

@@ -10,8 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from exact import CONTINUOUS, F64, SDES, mixture, start
-from test_stochastic import MEAN, VARIANCE, output_law
+from exact import CONTINUOUS, F64, SDES, law_error, mixture, start
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
@@ -353,24 +352,18 @@ def test_upward_they_encode(build: Callable[..., Table], name: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- laws
 
 
-def law_error(build: Callable[..., Table], sde: scoresde.SDE, n: int) -> float:
-    """Largest error of the output's mean and variance on Gaussian data, exactly."""
-    times = make_grid("lambda", sde, n)
-    alpha, rho = level(sde, times[-1])
-    mean, variance = output_law(build(sde, times), sde)
-    return float(torch.cat([mean - alpha * MEAN, variance - alpha**2 * (VARIANCE + rho**2)]).abs().max())
-
-
 @pytest.mark.parametrize("eta, name", [(0.5, "vp"), *((1.0, name) for name in SDES)])
 @builders([dpm2a, dpmpp_2sa, dpmpp_sde])
 def test_the_output_law_converges_at_second_order(build: Callable[..., Table], eta: float, name: str) -> None:
-    coarse, fine = (law_error(partial(build, eta=eta), SDES[name], n) for n in (30, 60))
+    sde = SDES[name]
+    coarse, fine = (law_error(build(sde, make_grid("lambda", sde, n), eta=eta), sde) for n in (30, 60))
     assert math.log2(coarse / fine) == pytest.approx(2, abs=0.25) and fine < 0.06
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
 def test_the_law_of_stochastic_heun_converges_at_second_order(name: str) -> None:
-    coarse, fine = (law_error(sheun, SDES[name], n) for n in (100, 200))
+    sde = SDES[name]
+    coarse, fine = (law_error(sheun(sde, make_grid("lambda", sde, n)), sde) for n in (100, 200))
     assert math.log2(coarse / fine) == pytest.approx(2, abs=0.3) and fine < 5e-3
 
 

@@ -6,8 +6,10 @@ import dataclasses
 import math
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from itertools import combinations, pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from exact import (
     start,
     steps_for,
 )
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
@@ -325,6 +328,50 @@ def test_gradients_flow_when_asked(name: str) -> None:
     denoiser = mixture().denoiser(VP)
     assert torch.autograd.gradcheck(lambda x: scoresde.sample(denoiser, (2, 2), name, x=x, **how).x, x, atol=1e-6)
     assert not scoresde.sample(denoiser, (2, 2), name, 4, x=x, dtype=F64).x.requires_grad
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_gradients_by_parameters_are_those_of_differences(name: str) -> None:
+    network, h = mixture().network(VP, "eps"), 1e-5
+
+    def mean(factor: Tensor | float, grad: bool | str = False) -> Tensor:
+        denoiser = scoresde.Denoiser(lambda x, t: factor * network(x, t), VP, "eps")
+        return scoresde.sample(denoiser, (3, 2), name, 4, dtype=F64, grad=grad).x.mean()
+
+    factor = torch.tensor(0.98, dtype=F64, requires_grad=True)
+    numeric = float(mean(0.98 + h) - mean(0.98 - h)) / (2 * h)
+    for grad in (True, "checkpoint"):
+        (slope,) = torch.autograd.grad(mean(factor, grad), factor)
+        assert float(slope) == pytest.approx(numeric, rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_states_alive_do_not_grow_with_the_steps(name: str) -> None:
+    """Without gradients a run holds a few states and outputs, however long it is, and with a callback too."""
+
+    def most(steps: int, **how: Any) -> int:
+        seen, alive = list[weakref.ref[Tensor]](), 0
+        network = mixture().network(VP, "v")
+
+        def watched(x: Tensor, t: Tensor) -> Tensor:
+            nonlocal alive
+            out = network(x, t)
+            seen.extend((weakref.ref(x), weakref.ref(out)))
+            alive = max(alive, sum(each() is not None for each in seen))
+            return out
+
+        scoresde.sample(scoresde.Denoiser(watched, VP, "v"), (2, 2), name, steps, dtype=F64, **how)
+        return alive
+
+    short, long = most(12), most(60)
+    assert long <= short <= 16 and most(60, callback=lambda *_: None) <= short + 2
+
+
+def test_no_two_samplers_are_the_same() -> None:
+    """At ten steps, but for the pairs that are one method by two names."""
+    ends = {name: draw(name, n=4, steps=10 if SAMPLERS[name].build else None).x for name in SAMPLERS}
+    same = {(a, b) for a, b in combinations(ends, 2) if (ends[a] - ends[b]).abs().max() < 1e-9}
+    assert same == {("ode", "rk4")}  # torchdiffeq's, and a table
 
 
 MULTISTEP = [name for name in DETERMINISTIC if name in TABLES and SAMPLERS[name].nfe.startswith("n")]

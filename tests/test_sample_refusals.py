@@ -45,6 +45,16 @@ from scoresde.samplers.checks import check_denoiser
         ({"seed": -1}, "seed"),
         ({"shape": (0, 2)}, "at least 1"),
         ({"x": torch.zeros(3, 2)}, "x has shape"),
+        ({"grid": [0.2, 0.1, 0.0]}, "starts at t = 0.2, where 66% of the variance is of the data: give the state"),
+        ({"device": "gpu"}, "device = 'gpu'"),
+        ({"device": "meta"}, "device = 'meta'"),
+        ({"noise": lambda step, draw, x: torch.randn(3, 2)}, r"noise gave torch.float32 of shape \(3, 2\)"),
+        ({"noise": lambda step, draw, x: torch.randn(x.shape, dtype=F64)}, "noise gave torch.float64"),
+        ({"noise": lambda step, draw, x: None}, "noise gave None"),
+        ({"sampler": "edm", "s_noise": 1.5}, "s_noise = 1.5 does nothing without noise"),
+        ({"sampler": "edm", "s_churn": 9.0, "s_min": 1e5}, "no knot is within s_min"),
+        ({"sampler": "eab2", "tau": lambda t: "x"}, "tau = 'x' at t = 1"),
+        ({"sampler": "pc", "rule": "norm", "noise": "brownian"}, "laid along a table of rows"),
     ],
 )
 def test_bad_requests_are_refused_before_the_first_call(how: dict, message: str) -> None:
@@ -56,7 +66,7 @@ def test_bad_requests_are_refused_before_the_first_call(how: dict, message: str)
 
 
 WRONG_TYPES = """
-import scoresde, torch
+import numpy, scoresde, torch
 calls = []
 denoiser = scoresde.Denoiser(lambda x, t: calls.append(1) or x, scoresde.VPSDE(), "x0")
 cases = [
@@ -76,6 +86,7 @@ cases = [
     (dict(sampler="rk45", steps=None, rtol="1"), "rtol = '1': rtol must be a number"),
     (dict(steps="5"), "steps = '5'"),
     (dict(steps=None, nfe=5.0), "nfe = 5.0"),
+    (dict(grid=lambda *how: None), "its times None: give numbers"),
     (dict(grid=3), "grid = 3: a name, falling times in a list, or a function"),
     (dict(final=3), "unknown final 3: choose from zero"),
     (dict(noise=3), "noise = 3: give one of cpu"),
@@ -102,6 +113,8 @@ for how, words in ((dict(order="2"), "order = '2': order must be an integer"), (
     else:
         raise AssertionError(how)
 assert not calls
+few = scoresde.sample(denoiser, 3, "ddim", numpy.int64(4))  # a number of scalar samples, an integer of numpy
+assert few.x.shape == (3,) and few.nfe == len(calls) == 4 and type(few.settings["steps"]) is int
 """
 
 
@@ -120,6 +133,11 @@ def test_a_sampler_may_stand_for_its_name() -> None:
 def test_a_trajectory_says_what_only_sample_takes(name: str) -> None:
     with pytest.raises(BadInput, match=f"^{name}: a trajectory is one batch"):
         scoresde.trajectory(mixture().denoiser(VP), (2, 2), "ddim", 3, **{name: 1})
+
+
+def test_encoding_starts_above_zero() -> None:
+    with pytest.raises(BadInput, match="leave out its last time, 0"):
+        scoresde.encode(mixture().denoiser(VP), torch.ones(1, 2), "ddim", grid=[1.0, 0.5, 0.0])
 
 
 def test_bad_grids_and_denoisers() -> None:

@@ -9,9 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from exact import F64, SDES, mixture, start
+from exact import F64, SDES, law_error, mixture, start
 from test_orders import CONTINUOUS, X, flow, measured
-from test_stochastic import MEAN, VARIANCE, output_law
 from test_tables import ddpm_chain, net
 
 import scoresde
@@ -274,14 +273,6 @@ def test_edm_without_churn_is_second_order(name: str) -> None:
     assert measured(errors) == pytest.approx(2, abs=0.2) and table.order == table.order_with_start == 2
 
 
-def distance(table: Table, sde: scoresde.SDE) -> float:
-    """How far mean and variance of the output are from the data's own, smoothed to the table's end."""
-    end = sde.knots([table.times[-1]])
-    alpha, sigma = float(end.alpha[0]), float(end.sigma[0])
-    mean, variance = output_law(table, sde)
-    return float(torch.cat([mean - alpha * MEAN, variance - alpha**2 * VARIANCE - sigma**2]).abs().max())
-
-
 LAWS: dict[str, tuple[Callable[[scoresde.SDE, tuple[float, ...], int], Table], str, str, int, float]] = {
     "reverse-diffusion": (lambda sde, times, n: reverse_diffusion(sde, times), "phi", "zero", 200, 1),
     "cas": (lambda sde, times, n: cas(sde, times), "lambda", "t_min", 200, 1),
@@ -306,7 +297,7 @@ def test_the_output_law_converges_to_the_data(sampler: str, name: str) -> None:
     for k in (n // 2, n):
         table = build(sde, make_grid(grid, sde, k, final), k)
         assert table.stochastic
-        errors.append(distance(table, sde))
+        errors.append(law_error(table, sde))
     left = (2**order * errors[1] - errors[0]) / (2**order - 1)  # extrapolated to n = ∞
     assert measured(errors) > order - 0.15 and abs(left) < 0.15 * errors[1]
 
@@ -315,7 +306,7 @@ def test_a_fixed_step_of_cas_keeps_a_bias_of_its_size() -> None:
     """At one level the chain is stationary at V (2 - η)/(2 - η σ²/V), not at V: fine grids inherit an error O(η)."""
     biases = []
     for step in (0.4, 0.2):
-        biases.append([distance(cas(VE, make_grid("lambda", VE, n, "t_min"), step=step), VE) for n in (150, 600)])
+        biases.append([law_error(cas(VE, make_grid("lambda", VE, n, "t_min"), step=step), VE) for n in (150, 600)])
     assert all(fine > 0.5 * coarse for coarse, fine in biases)
     assert 1.5 < biases[0][1] / biases[1][1] < 2.7
     t, step = 0.5, 0.3

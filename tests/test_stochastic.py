@@ -7,34 +7,11 @@ import math
 
 import pytest
 import torch
-from exact import F64, SDES
+from exact import SDES, law_error
 
 import scoresde
 from scoresde import SAMPLERS
 from scoresde.grids import make_grid
-
-MEAN, VARIANCE = torch.tensor([0.7, -0.4, 1.5], dtype=F64), torch.tensor([1.3, 0.25, 0.04], dtype=F64)
-
-
-def output_law(solver: scoresde.Table, sde: scoresde.SDE) -> tuple[torch.Tensor, torch.Tensor]:
-    """Exact mean and variance of each coordinate when x_T has its true marginal."""
-    denoiser = scoresde.Gaussian(MEAN, VARIANCE.diag()).denoiser(sde)
-    drawing = [i for i, row in enumerate(solver.rows) if any(row.c)]
-    place = {step: 2 + k for k, step in enumerate(drawing)}  # row 0: all zero, row 1: x_T = 1, row 2 + k: z_k = 1
-
-    def unit(step: int, draw: int, x: torch.Tensor) -> torch.Tensor:
-        z = torch.zeros_like(x)
-        z[place[step]] = 1.0
-        return z
-
-    x = torch.zeros(2 + len(drawing), 3, dtype=F64)
-    x[1] = 1.0
-    out, _ = solver.run(denoiser, x, unit)
-    at = sde.knots([sde.t_max])
-    alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
-    gains = out[1:] - out[0]
-    mean = out[0] + gains[0] * alpha * MEAN
-    return mean, gains[0] ** 2 * (alpha**2 * VARIANCE + sigma**2) + gains[1:].square().sum(0)
 
 
 def error(sampler: str, sde: scoresde.SDE, n: int, **options: object) -> float:
@@ -42,10 +19,7 @@ def error(sampler: str, sde: scoresde.SDE, n: int, **options: object) -> float:
     spec = SAMPLERS[sampler]
     grid, final = spec.defaults(n)
     times = make_grid(grid, sde, n, final)
-    end = sde.knots([times[-1]])
-    alpha, sigma = float(end.alpha[0]), float(end.sigma[0])
-    mean, variance = output_law(spec.build(sde, times, **options), sde)
-    return float(torch.cat([mean - alpha * MEAN, variance - alpha**2 * VARIANCE - sigma**2]).abs().max())
+    return law_error(spec.build(sde, times, **options), sde)
 
 
 @pytest.mark.parametrize("name", SDES)

@@ -24,7 +24,7 @@ from scoresde.grids.spacings import (
     uniform_phi,
     uniform_t,
 )
-from scoresde.grids.times import Numbers, Times, check_times, show
+from scoresde.grids.times import Numbers, Times, as_floats, check_times, show
 from scoresde.sde import SDE
 
 FINALS = ("zero", "t_min", "denoise")
@@ -150,7 +150,7 @@ def make_grid(
         return check_times(grid, sde)
     if isinstance(grid, str) and (spec := respacing(grid)) is not None:
         return _respaced(grid, spec, sde, n, final, start)
-    spacing = find_grid(grid) if isinstance(grid, str) else grid
+    spacing = find_grid(grid) if isinstance(grid, str) else _own(grid)
     if n is None:
         raise BadInput(f"grid {_name(grid)} needs a number of steps")
     positive("steps", n)
@@ -173,6 +173,11 @@ def _above_t_min(spacing: Spacing, sde: SDE, first: float, n: int) -> np.ndarray
             times = to_data(lambda m: spacing(sde, first, m, False), n, True)
         times[-2] = sde.t_min
     return times
+
+
+def _own(grid: Spacing) -> Spacing:
+    """A function of the caller's, which may return any list of numbers."""
+    return lambda *how: np.array(as_floats(f"grid {_name(grid)}: its times", grid(*how)))
 
 
 def _name(grid: str | Spacing) -> str:

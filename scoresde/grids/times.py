@@ -17,7 +17,10 @@ Numbers = Sequence[float] | np.ndarray | Tensor
 
 
 def check_times(times: Numbers, sde: SDE) -> Times:
-    """A given list of times as floats: at least two, finite, strictly decreasing, within [0, t_max]."""
+    """A given list of times as floats: at least two, finite, strictly decreasing, within [0, t_max].
+
+    Below t_min too, where an exact denoiser serves as well as anywhere; a network does not, which the caller must know.
+    """
     values = as_floats("grid", times)
     if len(values) < 2:
         raise BadInput(f"grid {values}: at least two times are needed")

@@ -51,25 +51,48 @@ ALIASES: tuple[Alias, ...] = (
     Alias("k-diffusion", "sample_dpmpp_2m_sde", "dpm++2m-sde", {}, "karras", "zero"),
     Alias("k-diffusion", "sample_dpmpp_3m_sde", "dpm++3m-sde", {}, "karras", "zero"),
     Alias("k-diffusion", "sample_lms", "lms", {}, "karras", "t_min", "where it ends at sigma_min"),
+    Alias("k-diffusion", "sample_dpm_adaptive", "dpm-adaptive"),
     Alias("diffusers", "DDIMScheduler", "ddim", {}, "index", "zero", _TRAILING),
     Alias("diffusers", "DDPMScheduler", "ddpm", {}, "index", "zero", _TRAILING),
     Alias("diffusers", "DPMSolverMultistepScheduler", "dpm++2m", {}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias(
+        "diffusers",
+        "DPMSolverSinglestepScheduler",
+        "dpm++2s",
+        {},
+        "karras",
+        "zero",
+        "two of its steps are one of ours, whose middle lies half-way in λ, not on its grid",
+    ),
     Alias("diffusers", "EulerDiscreteScheduler", "ddim", {}, "karras", "zero", "use_karras_sigmas=True"),
     Alias("diffusers", "EulerAncestralDiscreteScheduler", "ddim", {"eta": 1.0}, None, "zero"),
     Alias("diffusers", "HeunDiscreteScheduler", "edm", {}, "karras", "zero", "use_karras_sigmas=True"),
     Alias("diffusers", "KDPM2DiscreteScheduler", "dpm2s", {}, "karras", "zero", "use_karras_sigmas=True"),
     Alias("diffusers", "KDPM2AncestralDiscreteScheduler", "dpm2a", {}, "karras", "zero", "use_karras_sigmas=True"),
     Alias("diffusers", "UniPCMultistepScheduler", "unipc", {"order": 2}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias(
+        "diffusers",
+        "LMSDiscreteScheduler",
+        "lms",
+        {},
+        "karras",
+        "t_min",
+        "use_karras_sigmas=True; it extrapolates into the data, where ours ends at t_min",
+    ),
     Alias("diffusers", "PNDMScheduler", "plms", {}, "leading:1", "t_min", "skip_prk_steps=True, steps_offset=1"),
     Alias("diffusers", "IPNDMScheduler", "ipndm", {"order": 4}, None, "t_min"),
     Alias("diffusers", "SASolverScheduler", "sa-solver"),
+    Alias("diffusers", "RePaintScheduler", "travel", {}, "index", "zero", "with an image: scoresde inpaint"),
     Alias("A1111", "Heun", "edm", {}, None, "zero"),
     Alias("A1111", "DPM2", "dpm2s", {}, None, "zero"),
     Alias("A1111", "DPM2 a", "dpm2a", {}, None, "zero"),
     Alias("A1111", "DPM++ 2S a", "dpm++2sa", {}, None, "zero"),
     Alias("A1111", "DPM++ SDE", "dpm++sde", {}, None, "zero"),
+    Alias("A1111", "DPM++ 2M", "dpm++2m", {}, None, "zero"),
     Alias("A1111", "DPM++ 2M SDE", "dpm++2m-sde", {}, None, "zero"),
     Alias("A1111", "DPM++ 3M SDE", "dpm++3m-sde", {}, None, "zero"),
+    Alias("A1111", "DPM adaptive", "dpm-adaptive"),
+    Alias("A1111", "Restart", "restart", {}, "karras", "zero", "its levels of restarting are others"),
     Alias("A1111", "LMS", "lms", {}, None, "t_min", "it extrapolates into the data, where ours is the estimate"),
     Alias("A1111", "PLMS", "plms", {}, None, "t_min"),
     Alias("A1111", "UniPC", "unipc"),
@@ -86,12 +109,12 @@ def of_sampler(name: str) -> list[Alias]:
 
 
 def in_our_words(name: str) -> str | None:
-    """What another toolkit's name means here, if it is one: whatever its case.
+    """What another toolkit's name means here, if it is one: whatever its case, with k-diffusion's sample_ or without.
 
     >>> in_our_words("euler A")
     "'Euler a' of A1111 is, in scoresde's words: ddim --eta 1 --final zero"
     """
     for alias in ALIASES:
-        if alias.name.casefold() == name.casefold():
+        if name.casefold() in (alias.name.casefold(), alias.name.casefold().removeprefix("sample_")):
             return f"{alias.name!r} of {alias.toolkit} is, in scoresde's words: {alias.words}"
     return None

@@ -10,6 +10,12 @@ from torch import Tensor
 from scoresde.analytic_start import Start
 from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose
+from scoresde.noise import Noise
+from scoresde.samplers.registry import SAMPLERS, Sampler
+from scoresde.samplers.solver import Hook, Solver
+from scoresde.sde import SDE
+
+SHARE = 0.1  # of data in the variance of a state (of unit variance) that may pass for noise
 
 
 def is_list(grid: Any) -> bool:
@@ -40,12 +46,60 @@ def check_state(x: Tensor | None, dtype: torch.dtype | None = None) -> None:
         raise BadInput("x: the state to start from has values that are not finite")
 
 
+def check_device(device: torch.device | str) -> torch.device:
+    """Refuse a device that torch does not know, or that is not there."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise BadInput(f"device = {str(device)!r}: {str(error).splitlines()[0][:90]}") from None
+    found = torch.device(device)
+    if found.type == "meta":
+        raise BadInput("device = 'meta': it holds no numbers, choose another")
+    return found
+
+
+def check_first(sde: SDE, t: float) -> None:
+    """Refuse to start from noise at a time at which much of a state is data."""
+    at = sde.knots([t])
+    alpha, sigma = float(at.alpha[0]), float(at.sigma[0])
+    share = alpha**2 / (alpha**2 + sigma**2)
+    if t < sde.t_max and share > SHARE:
+        raise BadInput(
+            f"grid: it starts at t = {t:g}, where {share:.0%} of the variance is of the data: give the state there by"
+            f" x, or start nearer to t_max = {sde.t_max:g}"
+        )
+
+
+def checked(noise: Noise) -> Noise:
+    """A noise of one's own, refused where it gives no tensor like the state."""
+
+    def draw(step: int, draw: int, x: Tensor) -> Tensor:
+        z: Any = noise(step, draw, x)
+        if not isinstance(z, Tensor) or (z.shape, z.dtype, z.device) != (x.shape, x.dtype, x.device):
+            found = f"{z.dtype} of shape {tuple(z.shape)} on {z.device}" if isinstance(z, Tensor) else f"{z!r:.40}"
+            raise BadInput(f"noise gave {found} at step {step}: give one like x, {x.dtype} of shape {tuple(x.shape)}")
+        return z
+
+    return draw
+
+
 def check_grad(grad: bool | str) -> None:
     """Refuse what is neither a truth value nor "checkpoint", and gradients where torch records none."""
     if not isinstance(grad, bool):
         choose("grad", str(grad), ("checkpoint",))
     if grad and torch.is_inference_mode_enabled():
         raise BadInput(f"grad = {grad!r} inside torch.inference_mode(), which records no gradient: leave it first")
+
+
+def check_hook(hook: Hook | None, sampler: Sampler, solver: Solver) -> None:
+    """Refuse what is no hook, and one between the steps of a solver that is no table."""
+    if hook is None:
+        return
+    if not callable(hook):
+        raise BadInput(f"hook = {hook!r:.60}: a function of (t, x, noise) that returns the state")
+    if not solver.takes_hook:
+        able = [name for name, other in SAMPLERS.items() if other.build and not other.adaptive]
+        raise BadInput(f"hook: {sampler.name!r} lets nothing act between its steps: choose from {', '.join(able)}")
 
 
 def check_denoiser(denoiser: Any) -> None:

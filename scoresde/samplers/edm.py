@@ -18,6 +18,8 @@ from scoresde.samplers.sde_steps import forward_row
 from scoresde.samplers.table import Row, Table
 from scoresde.sde import SDE
 
+UNUSED = {"s_min": 0.0, "s_max": math.inf, "s_noise": 1.0}
+
 
 def heun(sde: SDE, starts: Sequence[float], ends: Sequence[float]) -> list[list[Row]]:
     """The rows of one Heun step in ρ from each of ``starts`` to the time beside it in ``ends``, in x0 space.
@@ -62,6 +64,9 @@ def edm(
     if s_min > s_max:
         raise BadInput(f"s_min = {s_min!r} must be at most s_max = {s_max!r}")
     check_s_noise(s_noise)
+    if not s_churn and (given := {"s_min": s_min, "s_max": s_max, "s_noise": s_noise}) != UNUSED:
+        name = next(name for name, value in given.items() if value != UNUSED[name])
+        raise BadInput(f"{name} = {given[name]!r} does nothing without noise: give an s_churn above 0")
     gamma = min(s_churn / (len(times) - 1), math.sqrt(2) - 1)
     starts = _raise(sde, times[:-1], gamma, s_min, s_max)
     rows: list[Row] = []
@@ -85,6 +90,12 @@ def _raise(sde: SDE, times: Sequence[float], gamma: float, s_min: float, s_max: 
     at, last = sde.knots(times), sde.knots([sde.t_max])
     rho = np.exp(-at.lam)
     raised = np.minimum((1 + gamma) * rho, np.exp(-last.lam))
-    churned = (s_min <= rho) & (rho <= s_max) & (raised > rho * (1 + 1e-9))
+    within = (s_min <= rho) & (rho <= s_max)
+    if not within.any():
+        raise BadInput(
+            f"s_churn does nothing: no knot is within s_min = {s_min!r} and s_max = {s_max!r}, their σ/α go from"
+            f" {rho[0]:.4g} to {rho[-1]:.4g}"
+        )
+    churned = within & (raised > rho * (1 + 1e-9))
     hat = sde.t_of_rho(torch.from_numpy(raised)).clamp(max=sde.t_max).numpy()
     return np.where(churned, hat, at.t).tolist()

@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import permutations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -231,12 +231,13 @@ def decay_of_tau(tau: Tau) -> Decay:
     return lambda s, h: _product(square, h)
 
 
-def _squared(tau: float, where: str = "") -> float:
-    if not 0 <= tau < math.inf:
+def _squared(tau: Any, where: str = "") -> float:
+    number = isinstance(tau, int | float) or getattr(tau, "ndim", None) == 0
+    if not number or not 0 <= float(tau) < math.inf:
         raise BadInput(
             f"tau = {tau!r}{where}: tau must be a number of at least 0 (0: probability flow, 1: reverse SDE)"
         )
-    return tau**2
+    return float(tau) ** 2
 
 
 def _product(rate: float, h: float) -> float:

@@ -21,7 +21,17 @@ from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Numbers, Spacing, Times, make_grid, respacing
 from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
 from scoresde.samplers.auto import BUDGET, choose_for
-from scoresde.samplers.checks import check_denoiser, check_grad, check_start, check_state, is_list
+from scoresde.samplers.checks import (
+    check_denoiser,
+    check_device,
+    check_first,
+    check_grad,
+    check_hook,
+    check_start,
+    check_state,
+    checked,
+    is_list,
+)
 from scoresde.samplers.options import check_kinds, no_option, options_of
 from scoresde.samplers.registry import SAMPLERS, Sampler, find_sampler
 from scoresde.samplers.solver import Hook, Solver, cut
@@ -136,6 +146,8 @@ def plan_encode(
     else:
         assert grid is not None
         times = make_grid(grid, sde, ENCODE_STEPS if steps is None else steps, "t_min")[::-1]
+        if times[0] == 0:
+            raise BadInput(f"grid: data are encoded from t_min = {sde.t_min:g} or above: leave out its last time, 0")
     settings = {
         "encode": True,
         "sampler": sampler.name,
@@ -167,7 +179,9 @@ def _brownian(seed: int, indices: Sequence[int], solver: Solver) -> Noise:
     from scoresde.brownian import brownian
 
     if not isinstance(solver, Table):
-        raise BadInput("noise 'brownian' needs a sampler with fixed steps")
+        raise BadInput(
+            "noise 'brownian' is laid along a table of rows: this sampler has none, or finds its numbers as it runs"
+        )
     return brownian(seed, indices, solver)
 
 
@@ -176,17 +190,6 @@ SOURCES: dict[str, Callable[[int, Sequence[int], Solver], Noise]] = {
     "cpu": lambda seed, indices, solver: SeededNoise(seed, indices),
     "brownian": _brownian,
 }
-
-
-def check_hook(hook: Hook | None, sampler: Sampler, solver: Solver) -> None:
-    """Refuse what is no hook, and one between the steps of a solver that is no table."""
-    if hook is None:
-        return
-    if not callable(hook):
-        raise BadInput(f"hook = {hook!r:.60}: a function of (t, x, noise) that returns the state")
-    if not solver.takes_hook:
-        able = [name for name, other in SAMPLERS.items() if other.build and not other.adaptive]
-        raise BadInput(f"hook: {sampler.name!r} lets nothing act between its steps: choose from {', '.join(able)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,21 +204,21 @@ class Job:
     noise: str | Noise
     start: Start | None
     dtype: torch.dtype
-    device: torch.device | str
+    device: torch.device
     cond: dict[str, Any]
     hook: Hook | None = None
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
         """State at the first time, source of noise, and conditioning and hook, for ``size`` samples at a time."""
         seed, first, sde = self.settings["seed"], self.settings["first"], self.denoiser.sde
-        fast = DeviceNoise(seed, torch.device(self.device)) if self.noise == "device" else None
+        fast = DeviceNoise(seed, self.device) if self.noise == "device" else None
         for begin in range(0, self.shape[0], size):
             rows = slice(begin, min(begin + size, self.shape[0]))
             indices = range(first + rows.start, first + rows.stop)
             if isinstance(self.noise, str):
                 source: Noise = fast or SOURCES[self.noise](seed, indices, self.solver)
             else:
-                source = self.noise
+                source = checked(self.noise)
             t = sde.t_max if self.start else self.solver.times[0]
             if self.x is None:
                 blank = torch.empty((len(indices), *self.shape[1:]), dtype=self.dtype, device=self.device)
@@ -266,7 +269,7 @@ def prepare(
     if x is not None and tuple(x.shape) != shape:
         raise BadInput(f"x has shape {tuple(x.shape)}, the samples asked for {shape}")
     dtype = dtype or (torch.float32 if x is None else x.dtype)
-    device = device or ("cpu" if x is None else x.device)
+    device = check_device(device or ("cpu" if x is None else x.device))
     check_grad(grad)
     if sampler == "auto":
         if options:
@@ -281,6 +284,8 @@ def prepare(
         grid = grid if grid is not None else on_chain(choice.grid, denoiser.sde)
     found = find_sampler(sampler)
     solver, settings = plan_run(denoiser.sde, found, steps, nfe, grid, final, options, start)
+    if x is None and start is None:
+        check_first(denoiser.sde, solver.times[0])
     check_hook(hook, found, solver)
     if not isinstance(first, int) or first < 0:
         raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")

@@ -125,11 +125,11 @@ def sample(
         grad=grad,
         **options,
     )
-    size = positive("batch_size", shape[0] if batch_size is None else batch_size)
+    size = positive("batch_size", job.shape[0] if batch_size is None else batch_size)
     if callback is not None and not callable(callback):
         raise BadInput(f"callback = {callback!r:.60}: a function of (i, t, t_next, x, x0_hat, nfe)")
     parts: list[Solution] = []
-    run, row = _counting(job.denoiser, shape[0])
+    run, row = _counting(job.denoiser, job.shape[0])
     job = replace(job, cond={**job.cond, **row})
     with torch.set_grad_enabled(bool(grad)), _naming(denoiser):
         for state, source, given in job.batches(size):
