@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,22 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from scoresde.errors import BadInput, nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice, which PyYAML lets pass."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.seen: set[int] = set()  # what is merged into others is flattened more than once
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        keys = [(key.tag, key.value, key) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, (tag, name, key) in enumerate(keys if id(node) not in self.seen else []):
+            if (tag, name) in (each[:2] for each in keys[:i]):
+                raise BadInput(f"key {name!r} is given twice, again in line {key.start_mark.line + 1}")
+        self.seen.add(id(node))
+        super().flatten_mapping(node)
 
 
 class _Strict(BaseModel):
@@ -126,7 +143,7 @@ def parse_config(values: Any, source: str = "config") -> Config:
     if not isinstance(values, Mapping):
         raise BadInput(f"{source}: a mapping of {', '.join(Config.model_fields)} is needed")
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         fault = error.errors()[0]
         place = [str(part) for part in fault["loc"]]
@@ -141,6 +158,22 @@ def parse_config(values: Any, source: str = "config") -> Config:
         if fault["type"] == "missing":
             raise BadInput(f"{source}: {where} is missing") from None
         raise BadInput(f"{source}: {where} = {fault['input']!r}: {fault['msg'].lower()}") from None
+    for where, value in _leaves({"sde": config.sde, "network": config.network, "train.times": config.train.times}):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise BadInput(f"{source}: {where} = {value}: input should be a finite number")
+    return config
+
+
+def _leaves(value: Any, where: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in mappings and lists, with its place as in "network.scales[1]"."""
+    if isinstance(value, Mapping):
+        for key, each in value.items():  # pyright: ignore[reportUnknownVariableType]
+            yield from _leaves(each, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for i, each in enumerate(value):  # pyright: ignore[reportUnknownVariableType]
+            yield from _leaves(each, f"{where}[{i}]")
+    else:
+        yield where, value
 
 
 def load_config(path: str | Path) -> Config:
@@ -149,9 +182,14 @@ def load_config(path: str | Path) -> Config:
     if not path.is_file():
         raise BadInput(f"config {str(path)!r}: no such file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except BadInput as error:
+        raise BadInput(f"config {str(path)!r}: {error}") from None
     except OSError as error:
         raise BadInput(f"config {str(path)!r}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:  # a date that does not exist is a ValueError
         raise BadInput(f"config {str(path)!r}: not YAML ({str(error).splitlines()[0]})") from None
-    return parse_config(values, str(path))
+    try:
+        return parse_config(values, str(path))
+    except RecursionError:
+        raise BadInput(f"config {str(path)!r}: an alias in it holds itself") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -16,7 +17,9 @@ from test_cli import fails, points_config, run, works
 from scoresde import checkpoint
 from scoresde.cli import progress
 from scoresde.cli import train as train_command
+from scoresde.config import Train
 from scoresde.errors import OutputError
+from scoresde.nn import UNet
 from scoresde.train import objective
 from scoresde.train.run import Run
 
@@ -50,6 +53,26 @@ def test_train_warns_of_odd_scales(here: Path):
     assert "warning: the standard deviation after scaling is" in text
 
 
+@pytest.mark.parametrize("signals", [1, 2])
+@pytest.mark.parametrize("last", [4, 6])
+def test_what_is_said_of_a_stop_is_so(last: int, signals: int, monkeypatch: pytest.MonkeyPatch):
+    """After a first signal, also in the last step, the step that is told is saved; after a second none is told."""
+    write_config(train={"steps": 6, "batch_size": 16, "warmup": 1, "checkpoint_every": 2})
+    advance = Run.advance
+
+    def interrupted(self: Run) -> dict[str, float]:
+        for _ in range(signals if self.step == last - 1 else 0):
+            signal.raise_signal(signal.SIGTERM)
+        return advance(self)
+
+    monkeypatch.setattr(Run, "advance", interrupted)
+    result = run("train", "run.yaml", "--out", "a")
+    assert result.exit_code == 130 and "scoresde train run.yaml --out a --resume" in result.stderr
+    said = re.search(r"stopped (after step (\d+), saved|at once, last saved) in a/checkpoint", result.stderr)
+    saved = checkpoint.load_checkpoint("a/checkpoint.safetensors")[1]["step"]
+    assert said and said[2] == (str(last) if signals == 1 else None) and saved == (last if signals == 1 else last - 2)
+
+
 def test_interrupted_training_goes_on_exactly(monkeypatch: pytest.MonkeyPatch):
     write_config(train={"steps": 6, "batch_size": 16, "warmup": 1})
     works("train", "run.yaml", "--out", "whole")
@@ -70,6 +93,19 @@ def test_interrupted_training_goes_on_exactly(monkeypatch: pytest.MonkeyPatch):
     works(*shlex.split(again)[1:])
     one, two = (checkpoint.load_checkpoint(f"{name}/checkpoint.safetensors") for name in ("whole", "parts"))
     assert one[1]["sha256"] == two[1]["sha256"] and two[1]["step"] == 6
+
+
+def test_out_of_memory_names_what_a_config_has(monkeypatch: pytest.MonkeyPatch):
+    """Keys, each of them known, and no option that the command lacks."""
+
+    def full(*given: object, **cond: object):
+        raise torch.OutOfMemoryError("tried to allocate 1 TiB")
+
+    monkeypatch.setattr(objective, "denoising_loss", full)
+    line = fails_last_line(2, "train", write_config(), "--out", "a")
+    assert line.startswith("scoresde: error: out of memory: in the config, use ") and "--" not in line
+    assert "checkpoint" in inspect.signature(UNet).parameters and "network.checkpoint: true" in line
+    assert "batch_size" in Train.model_fields and "train.batch_size" in line
 
 
 def test_resume_of_nothing_starts():

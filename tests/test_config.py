@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -190,6 +191,54 @@ def test_what_is_not_yaml(text: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not YAML") as caught:
         load_config(path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, key, line",
+    [
+        ("data: {name: moons}\ndata: {name: moons}", "data", 2),
+        ("data: {name: moons}\ntrain:\n  lr: 0.1\n  steps: 3\n\n  lr: 0.2", "lr", 6),
+        ("network: {name: mlp,\n  depth: 1, depth: 1}", "depth", 2),
+        ("train: {times: {name: index, N: 3, name: index}}", "name", 1),
+        ('data:\n  options: {n: 3, "n": 4}', "n", 2),
+    ],
+)
+def test_a_key_is_given_once(text: str, key: str, line: int, tmp_path: Path) -> None:
+    """At every depth, however it is written; the same key in two sections is two keys, and `<<` may be overridden."""
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput) as caught:
+        load_config(path)
+    assert str(caught.value) == f"config '{path}': key '{key}' is given twice, again in line {line}"
+    path.write_text("data: &a {name: moons}\nnetwork: {<<: *a, name: mlp}")
+    assert load_config(path).network == {"name": "mlp"}
+
+
+def test_anchors_may_be_merged_but_not_hold_themselves(tmp_path: Path) -> None:
+    """A key that overrides a merged one is no second one, though the mapping is merged again elsewhere."""
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "data: {name: moons, options: {a: &x {width: 1}, b: &y {<<: *x, width: 32}}}\n"
+        "network: {<<: *y, name: mlp}\nsde: {name: vp}\nprediction: eps\ntrain: {steps: 1}\n"
+    )
+    assert load_config(path).network == {"name": "mlp", "width": 32}
+    path.write_text("data: {name: moons}\nnetwork: &n {name: mlp, a: *n}\nprediction: eps\ntrain: {steps: 1}\n")
+    with pytest.raises(BadInput, match="holds itself"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "values, place",
+    [
+        (lambda v: {"network": {"name": "unet", "dropout": v}}, "network.dropout"),
+        (lambda v: {"network": {"name": "mlp", "scales": [1.0, v]}}, "network.scales[1]"),
+        (lambda v: {"sde": {"name": "vp", "beta_max": v}}, "sde.beta_max"),
+        (lambda v: {"train": {"times": {"name": "lognormal", "mean": v}}}, "train.times.mean"),
+    ],
+)
+def test_numbers_are_finite(values: Callable, place: str, value: float) -> None:
+    assert refused({**SMALL, **values(value)}) == f"config: {place} = {value}: input should be a finite number"
 
 
 def test_unreadable_files(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import KINDS, UNET, configured, made, points, same, state
+from test_train import KINDS, UNET, configured, made, not_finite, points, same, state
 
-from scoresde import BadInput
+from scoresde import BadInput, TrainingStopped
 from scoresde.checkpoint import load_checkpoint
 from scoresde.data import Dataset, load
 from scoresde.train import run as run_module
@@ -76,27 +76,58 @@ def test_losses_are_told_by_noise_level() -> None:
     assert run.by_level.read() == [2.0, *[None] * 7]  # from noise to data
 
 
-def test_the_log_of_a_resumed_run_is_the_uninterrupted_ones(tmp_path: Path) -> None:
-    """But for the speed: kept up to the checkpoint, then written on."""
+def told(folder: Path) -> list[dict]:
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "per_second"} for line in lines]
 
-    def told(folder: str) -> list[dict]:
-        lines = (tmp_path / folder / "log.jsonl").read_text().splitlines()
-        return [{k: v for k, v in json.loads(line).items() if k != "per_second"} for line in lines]
 
-    config = configured(steps=20, log_every=4, checkpoint_every=8)
-    train(config, tmp_path / "whole", data=points())
+def cut(kind: str) -> None:
+    """What ends a run: a signal, which saves, or what does not."""
+    if kind == "crash":
+        raise RuntimeError
+    signal.raise_signal(signal.SIGTERM)
 
-    def stop(step: int, figures: dict[str, float]) -> None:
-        if step == 13:
-            raise RuntimeError
 
-    with pytest.raises(RuntimeError):
-        train(config, tmp_path / "parts", data=points(), report=stop)
-    assert [line["step"] for line in told("parts")] == [4, 8, 12]
-    train(config, tmp_path / "parts", resume=True, data=points())
-    assert [line["step"] for line in told("parts")] == [4, 8, 12, 16, 20]
-    for a, b in zip(told("whole"), told("parts"), strict=True):
-        assert a["loss"] == b["loss"] and len(a["by_level"]) == 8 and a["lr"] == b["lr"]
+@pytest.mark.parametrize("kind", ["stop", "crash"])
+@pytest.mark.parametrize("task", ["points", "classifier"])
+def test_the_log_of_a_resumed_run_is_the_uninterrupted_ones(
+    kind: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every figure of every line but the speed, wherever it was cut, skipped steps among them."""
+    if task == "points":
+        not_finite(monkeypatch, lambda step: step in (2, 5, 10), "loss", [])
+    network, make, options = KINDS[task]
+    config = configured(network, **{**options, "steps": 14, "log_every": 5, "checkpoint_every": 4})
+    train(config, tmp_path / "whole", data=make())
+    whole = told(tmp_path / "whole")
+    assert [line["step"] for line in whole] == [5, 10, 14] and all(len(line["by_level"]) == 8 for line in whole)
+    skipped = [each["step"] for line in whole for each in line.get("skipped_steps", [])]
+    assert skipped == ([3, 6, 11] if task == "points" else [])
+    for last in range(1, 14):
+        out = tmp_path / str(last)
+        with pytest.raises((RuntimeError, KeyboardInterrupt)):
+            train(config, out, data=make(), report=lambda step, _, last=last: cut(kind) if step == last else None)
+        train(config, out, resume=True, data=make())
+        assert told(out) == whole
+        assert (out / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_skipped_steps_are_in_the_log(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the gradient's norm, and the time where the loss was not finite; also of the steps that end a run."""
+    not_finite(monkeypatch, lambda step: step == 1 or step >= 6, kind, [])
+    with pytest.raises(TrainingStopped):
+        train(configured(steps=40, log_every=4), tmp_path)
+    lines = told(tmp_path)
+    assert [line["step"] for line in lines] == [4, 8, 12, 16]
+    assert [line.get("skipped") for line in lines] == [1, 2, 4, 4]
+    bad = [each for line in lines for each in line["skipped_steps"]]
+    assert [each["step"] for each in bad] == [2, *range(7, 17)]
+    for each in bad:
+        assert each["gradient"] == "nan" and (each["t"] is None if kind == "gradient" else 0 <= each["t"] <= 1)
+    assert ["loss" in line for line in lines] == [True, True, False, False]
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # JSON has no NaN
 
 
 @pytest.mark.parametrize(
@@ -220,6 +251,22 @@ def test_ctrl_c_never_leaves_half_a_step(place: str, tmp_path: Path, monkeypatch
     for name in (CHECKPOINT, MODEL):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 6, 100])
+def test_a_stop_is_saved_at_its_step(every: int, number: signal.Signals, tmp_path: Path) -> None:
+    """Whatever step it comes at, the last included: the checkpoint is of the step that is told, and goes on exactly."""
+    config = configured(steps=6, checkpoint_every=every)
+    train(config, tmp_path / "whole")
+    for last in range(1, 7):
+        out = tmp_path / str(last)
+        with pytest.raises(KeyboardInterrupt) as stop:
+            train(config, out, report=lambda step, _, last=last: signal.raise_signal(number) if step == last else None)
+        assert stop.value.args == (last,) and load_checkpoint(out / CHECKPOINT)[1]["step"] == last
+        train(config, out, resume=True)
+        for name in (CHECKPOINT, MODEL):
+            assert (tmp_path / "whole" / name).read_bytes() == (out / name).read_bytes()
 
 
 def test_a_run_is_never_overwritten(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -15,12 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoresde import BadInput, load_model
+from scoresde import BadInput, OutputError, load_model
 from scoresde.checkpoint import load_checkpoint
 from scoresde.config import Config, parse_config
 from scoresde.data import Dataset, load
+from scoresde.train import run as run_module
 from scoresde.train import train
 from scoresde.train.keep import CHECKPOINT, MODEL
+from scoresde.train.log import read_log
 from scoresde.train.objective import Objective
 from scoresde.train.posthoc import reconstruct
 from scoresde.train.run import Run
@@ -130,6 +133,34 @@ def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(damage: str, 
     assert (tmp_path / "run" / MODEL).read_bytes() == (tmp_path / "whole" / MODEL).read_bytes()
 
 
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("bad", [1, 2])
+def test_a_save_that_fails_after_a_fallback_keeps_the_checkpoint_it_fell_back_to(
+    bad: int, named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many newer ones are damaged: at every moment of the saves that follow one that can be read is there."""
+    config = configured(checkpoint_every=2, keep=3)
+    whole = train(config, tmp_path / "whole", data=data()).read_bytes()
+    train(config, tmp_path / "run", data=data())
+    held = [tmp_path / "run" / name for name in (CHECKPOINT, "checkpoint-1.safetensors", "checkpoint-2.safetensors")]
+    for path in held[:bad]:
+        path.write_bytes(path.read_bytes()[:1000])
+    (tmp_path / "run" / MODEL).unlink()
+    resume = held[bad] if named else True
+
+    def full(*given: object) -> None:
+        raise OutputError("disk full")
+
+    for _ in range(3):  # a disk that stays full
+        with monkeypatch.context() as patch, pytest.raises(OutputError, match="disk full"):
+            patch.setattr(run_module, "save_checkpoint", full)
+            train(config, tmp_path / "run", resume, data=data())
+        steps = [load_checkpoint(path)[1]["step"] for path in sorted((tmp_path / "run").glob("checkpoint*"))]
+        assert steps and set(steps) == {12 - 2 * k for k in range(bad, 3)}
+        resume = True
+    assert train(config, tmp_path / "run", True, data=data()).read_bytes() == whole
+
+
 def test_only_damaged_checkpoints(tmp_path: Path) -> None:
     train(configured(checkpoint_every=3), tmp_path, data=data())
     for path in tmp_path.glob("checkpoint*"):
@@ -158,6 +189,24 @@ def test_a_named_checkpoint_is_continued(tmp_path: Path) -> None:
     assert steps[0] == 5 and path.read_bytes() == content
     with pytest.raises(BadInput, match="no such file"):
         train(configured(), tmp_path, tmp_path / "none", data=data())
+
+
+@pytest.mark.parametrize("other", [{"lr": 2e-3}, {"steps": 9}, {"seed": 1}, "damaged", {}], ids=str)
+def test_a_named_checkpoint_is_not_continued_over_another_run(other: dict | str, tmp_path: Path) -> None:
+    """Nothing in the folder of the other run changes; one of the same run, or an empty one, is gone on in."""
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    model = train(configured(), mine, data=data()).read_bytes()
+    train(configured(**(other if isinstance(other, dict) else {})), theirs, data=data())
+    if other == "damaged":
+        (theirs / CHECKPOINT).write_bytes(b"no")
+    before = {path: path.read_bytes() for path in theirs.iterdir()}
+    if other:
+        with pytest.raises(BadInput, match=r"theirs.*(made with another config: choose another --out|can be read)"):
+            train(configured(), theirs, mine / CHECKPOINT, data=data())
+        assert {path: path.read_bytes() for path in theirs.iterdir()} == before
+    else:
+        assert train(configured(), theirs, mine / CHECKPOINT, data=data()).read_bytes() == model
+    assert train(configured(), tmp_path / "empty", mine / CHECKPOINT, data=data()).read_bytes() == model
 
 
 def test_what_decides_no_weight_may_change(tmp_path: Path) -> None:
@@ -271,6 +320,19 @@ def test_pictures_do_not_disturb_the_run(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=.http", page)  # nothing to fetch
 
 
+def test_the_report_tells_every_setting(tmp_path: Path) -> None:
+    """Of every section the keys with their values: data options, scaler, task and the rest."""
+    config = configured(report=True, steps=2)
+    where = {"name": "moons", "split": "train", "scaler": "unit", "options": {"n": 64, "noise": 0.07}}
+    config = config.model_copy(update={"data": config.data.model_copy(update=where)})
+    train(config, tmp_path, data=data())
+    page = html.unescape((tmp_path / "report.html").read_text())
+    rows = dict(re.findall(r"<tr><td>(.*?)</td><td><code>(.*?)</code></td></tr>", page))
+    for key, value in config.model_dump(mode="json").items():
+        for name, each in value.items() if isinstance(value, dict) else [("", value)]:
+            assert (f"{name}: " if name else "") + json.dumps(each) in rows[key]
+
+
 def test_trackers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from scoresde.train.engine import Engine
 
@@ -279,3 +341,23 @@ def test_trackers_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     train(configured(log_every=4), tmp_path, data=data())
     assert [step for step, _ in told] == [4, 8, 12]
     assert all({"loss", "gradient", "per_second", "lr"} <= figures.keys() for _, figures in told)
+    for (_, figures), line in zip(told, read_log(tmp_path), strict=True):
+        levels = {f"by_level/{i}": mean for i, mean in enumerate(line["by_level"]) if mean is not None}
+        assert levels and levels == {name: v for name, v in figures.items() if name.startswith("by_level")}
+        assert all(isinstance(v, int | float) for v in figures.values())
+
+
+def test_tensorboard_shows_the_log(tmp_path: Path) -> None:
+    """Every figure of every line, at its step, and the pictures."""
+    from tensorboard.backend.event_processing import event_accumulator as events
+
+    train(configured(log_every=4, sample_every=6, trackers=["tensorboard"]), tmp_path, data=data())
+    shown = events.EventAccumulator(str(tmp_path / "scoresde")).Reload()
+    assert [each.step for each in shown.Images("samples")] == [6, 12]
+    for name in ("loss", "gradient", "per_second", "lr"):
+        wanted = [(line["step"], pytest.approx(line[name])) for line in read_log(tmp_path)]
+        assert [(each.step, each.value) for each in shown.Scalars(name)] == wanted
+    for part in range(8):
+        told = [(line["step"], line["by_level"][part]) for line in read_log(tmp_path)]
+        wanted = [(step, pytest.approx(mean)) for step, mean in told if mean is not None]
+        assert [(each.step, each.value) for each in shown.Scalars(f"by_level/{part}")] == wanted

@@ -364,6 +364,31 @@ def test_data_without_labels_are_trained_without() -> None:
     assert seen == [{}]
 
 
+def test_keys_of_labels_need_labels() -> None:
+    """Of the data, and classes of the network; a rate left at its default is not counted, nor are a start's classes."""
+    plain = load("moons", n=64)
+    for network, options, data, message in (
+        (MLP, {"label_dropout": 0.2}, plain, "train.label_dropout = 0.2: moons has no labels"),
+        ({**MLP, "classes": 2}, {}, plain, "network.classes = 2: moons has no labels"),
+        (
+            {**MLP, "classes": 0},
+            {"label_dropout": 0.2},
+            points(),
+            "train.label_dropout = 0.2: a network with classes: 0",
+        ),
+    ):
+        with pytest.raises(BadInput, match=message) as caught:
+            Run(configured(network, **options), data)
+        assert "\n" not in str(caught.value)
+    for network, options, data in (
+        (MLP, {"label_dropout": 0.0}, plain),
+        ({**MLP, "classes": 0}, {"label_dropout": 0.1}, plain),
+        (MLP, {"label_dropout": 0.2}, points()),
+        ({**DATASAURUS, "classes": 13}, {"init": "datasaurus"}, plain),
+    ):
+        assert math.isfinite(Run(configured(network, **options), data).advance()["loss"])
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_images_are_mirrored_half_of_the_time(flip: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     run, seen, real = made("pictures", flip=flip), [], objective.denoising_loss

@@ -72,10 +72,11 @@ def command(ctx: click.Context, config: str, out: Path, resume: str | None, step
         try:
             with meter.watch() as report:
                 model = train(settings, out, resume or False, device, report, data, meter.tell)
-        except KeyboardInterrupt:
-            if meter.step and path.exists() and first:
+        except KeyboardInterrupt as stop:
+            if path.exists() and first:
                 again = [arg for arg in ctx.obj if arg not in ("--resume", resume)]
-                click.echo(f"stopped after step {meter.step}, saved in {path}; to continue:", err=True)
+                what = f"after step {stop.args[0]}, saved in {path}" if stop.args else f"at once, last saved in {path}"
+                click.echo(f"stopped {what}; to continue:", err=True)
                 click.echo(f"  {shlex.join(['scoresde', *again, '--resume'])}", err=True)
             raise
     tell(f"model: {model} (averaged weights, step {settings.train.steps})")

@@ -20,12 +20,13 @@ def older(folder: Path, back: int) -> Path:
 def rotate(folder: Path, keep: int) -> None:
     """Make room for a new checkpoint: each becomes one older, the newest by a second name of the same file.
 
-    There is a whole checkpoint under the newest's name at every moment.
+    There is a whole checkpoint under the newest's name at every moment. After a save that failed all has been done.
     """
     if not older(folder, 0).exists():
         return
+    done = older(folder, 1).exists() and older(folder, 1).samefile(older(folder, 0))
     try:
-        for back in range(keep - 1, 0, -1):
+        for back in range(0 if done else keep - 1, 0, -1):
             if back > 1:
                 with contextlib.suppress(FileNotFoundError):
                     older(folder, back - 1).replace(older(folder, back))
@@ -59,6 +60,21 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
     if faults:
         raise BadInput(f"{faults[0]}; none of the {len(faults)} checkpoints in {str(folder)!r} can be read")
     return None, []
+
+
+def bring_forward(folder: Path, path: Path) -> None:
+    """Give a checkpoint the newest's name, by one rename, and remove those newer than it, which are damaged.
+
+    Else the next `rotate` would put a damaged one in its place.
+    """
+    try:
+        held = checkpoints(folder)
+        path.replace(older(folder, 0))
+        for each in held[: held.index(path)]:
+            if each != older(folder, 0):
+                each.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot rename {str(path)!r}: {error.strerror}") from error
 
 
 def make(folder: Path) -> None:

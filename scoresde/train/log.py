@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,55 @@ from scoresde.train.engine import Engine
 LOG = "log.jsonl"
 
 
-class Log:
-    """Means over every ``every`` steps of the loss, the gradient's norm and the samples per second; losses by level.
+class Untold:
+    """Of the steps since the last line of the log: the sums of their figures, and what is known of those skipped."""
 
-    Steps that were not finite are left out of the means, and counted. Trackers are told the same.
-    A run that goes on from step k drops the lines after k, so that the file is that of an uninterrupted run.
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.number = 0
+        self.skipped: list[dict[str, Any]] = []
+
+    def add(self, figures: Mapping[str, float]) -> None:
+        """Count a step's figures, if they are finite."""
+        if all(map(math.isfinite, figures.values())):
+            self.sums = {name: self.sums.get(name, 0.0) + value for name, value in figures.items()}
+            self.number += 1
+
+    def skip(self, step: int, t: float | None, gradient: float) -> None:
+        """Count a step that was skipped, at a time t where its loss is not finite, if there is one."""
+        norm = gradient if math.isfinite(gradient) else str(gradient)
+        self.skipped.append({"step": step, "t": t, "gradient": norm})
+
+    def read(self) -> dict[str, Any]:
+        """The means, and the skipped steps if there are any; begins anew."""
+        found: dict[str, Any] = {name: float(f"{value / self.number:.6g}") for name, value in self.sums.items()}
+        if self.skipped:
+            found |= {"skipped": len(self.skipped), "skipped_steps": self.skipped}
+        self.load({})
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must keep, for JSON; nothing if there is nothing to tell."""
+        held = {"sums": self.sums, "number": self.number, "skipped": self.skipped}
+        return held if self.number or self.skipped else {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self.sums, self.number = dict(state.get("sums", {})), int(state.get("number", 0))
+        self.skipped = list(state.get("skipped", []))
+
+
+class Log:
+    """A line every so many steps: means of the loss, the gradient's norm and the samples per second; losses by level.
+
+    Steps that were not finite are left out of the means, and told: at what t, where the loss was not finite, and with
+    what gradient norm. Trackers are told the same, but for these.
+    A run that goes on from step k drops the lines after k; its checkpoint holds the sums of the steps since the last of
+    the others. So the file is that of an uninterrupted run, but for the speed.
     """
 
-    def __init__(self, folder: Path, every: int, step: int, engine: Engine) -> None:
-        self.path, self.every, self.engine = folder / LOG, every, engine
-        self.figures: list[dict[str, float]] = []
+    def __init__(self, folder: Path, step: int, engine: Engine) -> None:
+        self.path, self.engine = folder / LOG, engine
         if not engine.main:
             return
         lines = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.is_file() else []
@@ -30,32 +70,33 @@ class Log:
         if kept or self.path.is_file():
             self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
-    def add(self, step: int, figures: dict[str, float]) -> bool:
-        """Take in a step's figures; True where a line is due."""
-        self.figures.append(figures)
-        return step % self.every == 0
-
     def remove(self) -> None:
         """Leave nothing behind."""
         self.path.unlink(missing_ok=True)
 
-    def write(self, step: int, **more: Any) -> None:
-        """A line of the means since the last one."""
-        fine = [each for each in self.figures if all(map(math.isfinite, each.values()))]
-        means = {name: sum(each[name] for each in fine) / len(fine) for name in (fine[0] if fine else ())}
-        skipped = len(self.figures) - len(fine)
-        self.figures = []
-        line: dict[str, Any] = {"step": step, **{name: float(f"{value:.6g}") for name, value in means.items()}, **more}
-        if skipped:
-            line["skipped"] = skipped
-        self.engine.track({key: v for key, v in line.items() if isinstance(v, int | float) and key != "step"}, step)
+    def write(self, step: int, **figures: Any) -> None:
+        """A line; trackers are told its numbers, those of lists one by one."""
+        self.engine.track(_numbers(figures), step)
         if not self.engine.main:
             return
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps({"step": step, **figures}) + "\n")
         except OSError as error:
             raise OutputError(f"cannot write {str(self.path)!r}: {error.strerror}") from error
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, int | float]:
+    """Those of a line's figures that are numbers, or numbers in a list, by names as in "by_level/0".
+
+    >>> _numbers({"loss": 0.5, "by_level": [0.25, None], "skipped_steps": [{"step": 3}]})
+    {'loss': 0.5, 'by_level/0': 0.25}
+    """
+    parts = {name: value for name, value in figures.items() if not isinstance(value, list)}
+    for name, value in figures.items():
+        if isinstance(value, list):
+            parts |= {f"{name}/{i}": each for i, each in enumerate(value)}
+    return {name: value for name, value in parts.items() if isinstance(value, int | float)}
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

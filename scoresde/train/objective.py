@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,15 @@ class ByLevel:
         fine = torch.isfinite(losses)
         self.total.index_add_(0, part[fine], losses[fine])
         self.number.index_add_(0, part[fine], torch.ones_like(losses[fine]))
+
+    def state(self) -> list[list[float]]:
+        """What a checkpoint must keep, for JSON; nothing if there is nothing to tell."""
+        return [self.total.tolist(), self.number.tolist()] if self.number.any() else []
+
+    def load(self, state: Sequence[Sequence[float]]) -> None:
+        """Take it back."""
+        if state:
+            self.total, self.number = (torch.tensor(each) for each in state)
 
     def read(self) -> list[float | None]:
         """The means, None where there were no losses; begins anew."""

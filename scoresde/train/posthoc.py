@@ -62,6 +62,6 @@ def reconstruct(run: str | Path, sigma_rel: float, out: str | Path, step: int | 
     kept = {**prefixed("ema", {k: v.float() if v.is_floating_point() else v for k, v in total.items()})}
     kept |= prefixed("data", group(tensors, "data"))
     name = f"power:{sigma_rel:g}"
-    info = {k: v for k, v in info.items() if k not in ("format", "sha256")}
+    info = {k: v for k, v in info.items() if k not in ("format", "sha256", "untold")}
     save_checkpoint(out, kept, {**info, "step": step, "averages": [name]})
     return Path(out)

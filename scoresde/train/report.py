@@ -70,12 +70,12 @@ def levels(lines: list[dict[str, Any]], what: str = "loss") -> str:
 
 
 def table(info: dict[str, Any], config: dict[str, Any]) -> str:
-    """Data and config as rows of a table."""
+    """Data and config, whole, as rows of a table."""
     data = info["data"]
-    rows = {"data": f"{data['name']}, {data['rows']} events of shape {tuple(info['event_shape'])}"}
-    for section in ("sde", "network", "train"):
-        values = config.get(section, {})
-        rows[section] = ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items())
-    rows |= {"predicts": f"{config['prediction']}, told {config['time']}", "weights": info["sha256"]}
+    rows = {"trained on": f"{data['name']}, {data['rows']} events of shape {tuple(info['event_shape'])}"}
+    for key, value in config.items():
+        options = [f"{name}: {json.dumps(each)}" for name, each in value.items()] if isinstance(value, dict) else None
+        rows[key] = json.dumps(value) if options is None else ", ".join(options)
+    rows["weights"] = info["sha256"]
     cells = "".join(f"<tr><td>{key}</td><td><code>{html.escape(value)}</code></td></tr>" for key, value in rows.items())
     return f"<table>{cells}</table>"

@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from scoresde.checkpoint import group, load_checkpoint, prefixed, save_checkpoint
 from scoresde.classifier import NoisyClassifier
 from scoresde.config import RUNTIME, Config, parse_config
-from scoresde.data import Dataset, Scaler, batches, check_trainable
-from scoresde.data.augment import LABELS, mirrored, transform
+from scoresde.data import Dataset, Scaler, batches
+from scoresde.data.augment import mirrored, transform
 from scoresde.data.loader import Batch
 from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput, TrainingStopped
 from scoresde.model import build, build_classifier, load_weights
 from scoresde.schedule import like, per_sample
+from scoresde.train.checks import check_data
 from scoresde.train.draws import DROPOUT, FIRST, Draws, batch_rows, draw, mix, seeded
 from scoresde.train.ema import EMA
 from scoresde.train.engine import Engine
+from scoresde.train.log import Untold
 from scoresde.train.objective import ByLevel, ClassifierObjective, Objective
 from scoresde.train.shards import gathered, laid, whole
 
@@ -53,25 +55,16 @@ class Run:
         self, config: Config, data: Dataset, device: str | torch.device = "cpu", tell: Tell = lambda line: None
     ) -> None:
         train = config.train
-        if train.batch_size > len(data):
-            raise BadInput(f"batch_size {train.batch_size} is larger than the data ({len(data)} rows of {data.name})")
+        check_data(config, data)
         self.config, self.data, self.tell = config, data, tell
         self.scaler = Scaler.fit(data, config.data.scaler)
-        check_trainable(data)
-        for what, wanted in (("flip", train.flip), ("augment", train.augment > 0)):
-            if wanted and len(data.event_shape) != 3:
-                raise BadInput(f"train.{what}: only for images, the data have events of shape {data.event_shape}")
-        if train.augment and config.network.get("augment", 0) != LABELS:
-            raise BadInput(f"train.augment: the network must be told of it: network.augment = {LABELS}")
-        if train.objective == "distillation" and data.labels is None:
-            raise BadInput(f"train.objective = 'distillation' needs labels: {data.name} has none")
         self.engine = Engine(device, train.precision, train.trackers, train.shard)
         self.device, self.share = self.engine.device, self.engine.share(train.batch_size)
         with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
             self.model, self.network, self.objective = _of_task(config, data, self.device)
         if self.engine.sharded and train.objective == "sliced":
             raise BadInput("train.shard: the sliced loss takes second derivatives, for which shards are not kept")
-        self.by_level, self.accuracy = ByLevel(self.model.sde), ByLevel(self.model.sde)
+        self.untold, self.by_level, self.accuracy = Untold(), ByLevel(self.model.sde), ByLevel(self.model.sde)
         if train.init:
             self.network.load_state_dict(load_weights(train.init, self.network))
         if train.compile:
@@ -182,6 +175,7 @@ class Run:
 
     def report_skipped(self, t: Tensor, norm: float) -> None:
         """Tell of a step that was not finite; ten in a row stop the run."""
+        self.untold.skip(self.step, float(t[0]) if len(t) else None, norm)
         where = f"at t = {float(t[0]):.4g}, " if len(t) else ""
         what = f"({where}gradient norm {norm:.3g})"
         if self.skipped >= IN_A_ROW:
@@ -213,7 +207,13 @@ class Run:
         tensors = {key: value for name, each in groups.items() for key, value in prefixed(name, each).items()}
         tensors = gathered(tensors, self.engine.main)
         if self.engine.main:
-            save_checkpoint(path, tensors, {"step": self.step, "skipped": self.skipped, **self.describe()})
+            untold = {key: state for key, each in self.told_later().items() if (state := each.state())}
+            facts = {"step": self.step, "skipped": self.skipped, **({"untold": untold} if untold else {})}
+            save_checkpoint(path, tensors, {**facts, **self.describe()})
+
+    def told_later(self) -> dict[str, Untold | ByLevel]:
+        """What the next line of the log is made of."""
+        return {"figures": self.untold, "by_level": self.by_level, "accuracy": self.accuracy}
 
     @cached_property
     def moments(self) -> dict[str, Tensor]:
@@ -247,8 +247,8 @@ class Run:
             **({"teacher": of} if (of := getattr(self.objective, "taught_by", "")) else {}),
         }
 
-    def restore(self, path: Path) -> None:
-        """Continue from a checkpoint of the same data and the same config, in all that decides the weights."""
+    def check(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """A checkpoint, if it is of this run: the same data and the same config, in all that decides the weights."""
         tensors, info = load_checkpoint(path)
         if "step" not in info or not group(tensors, "raw"):
             raise BadInput(f"checkpoint {str(path)!r} cannot be continued: it holds no run, only {sorted(info)}")
@@ -262,6 +262,11 @@ class Run:
                 raise BadInput(
                     f"checkpoint {str(path)!r} was made with another {what}: choose another --out or remove it"
                 )
+        return tensors, info
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint of this run."""
+        tensors, info = self.check(path)
         now = self.network.state_dict()
         self.network.load_state_dict({key: laid(value, now[key]) for key, value in group(tensors, "raw").items()})
         self.ema.load({name: group(tensors, name) for name in self.ema.groups()})
@@ -272,6 +277,8 @@ class Run:
             index, name = key.split("/")
             state.setdefault(int(index), {})[name] = laid(value, parameters[int(index)])
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        for key, each in self.told_later().items():
+            each.load(info.get("untold", {}).get(key, {}))
         self.step, self.skipped, self.feed = int(info["step"]), int(info.get("skipped", 0)), None
 
 
