@@ -1,6 +1,7 @@
 """`scoresde evaluate`: its figures are the library's, its report says what they are of, and what it refuses."""
 
 import json
+import math
 import shlex
 import sys
 import types
@@ -15,7 +16,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde.checkpoint import load_checkpoint, save_checkpoint
-from scoresde.data import Streamed, load
+from scoresde.data import Dataset, Streamed, load
+from scoresde.data.load import SPLITS
 from scoresde.errors import BadInput
 from scoresde.metrics import (
     energy_distance,
@@ -23,10 +25,11 @@ from scoresde.metrics import (
     kernel_distance,
     load_features,
     load_inception,
+    memorisation,
     prdc,
     wasserstein,
 )
-from scoresde.metrics.compare import Group, compare, frechet_name
+from scoresde.metrics.compare import Group, compare, feature_groups, frechet_name, point_groups
 
 SHIPPED = Path(scoresde.__file__).parent / "pretrained" / "features.safetensors"
 POINTS = ("W2", "sliced W2", "energy distance", "MMD²", "1-NN accuracy")
@@ -98,6 +101,10 @@ def test_figures_grow_with_a_shift_and_tell_a_lost_mode(here: Path) -> None:
     assert found[0]["modes covered"]["value"] == 1
     half = report(write("y.npz", x[x[:, 0] > 1.5]), *data)["figures"]["modes covered"]  # three of eight are there
     assert (half["value"], half["n"]) == (3 / 8, 8)
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))  # most lies between the modes
+    figures = report(write("y.npz", noise), *data)["figures"]
+    near, covered = figures["high-quality samples"], figures["modes covered"]
+    assert covered["value"] < 0.5 and covered["floor"] == 1 and near["value"] < 0.1 and near["floor"] > 0.95
 
 
 def test_images_are_compared_in_the_frozen_features_without_a_frechet_distance_of_few(here: Path) -> None:
@@ -114,7 +121,7 @@ def test_images_are_compared_in_the_frozen_features_without_a_frechet_distance_o
     row = found["figures"]["KID"]
     assert (row["value"], row["low"], row["high"]) == pytest.approx((kid, kid - 1.96 * error, kid + 1.96 * error))
     assert found["figures"]["recall"]["value"] == prdc(real, fake).recall
-    assert found["memorisation"] is None  # a file has no training set of its own
+    assert found["memorisation"] is None and "--train" in found["notes"][-1]  # a file has no training set of its own
     small = report(*base, "--allow-small")["figures"]
     assert small["FD-40"]["value"] == pytest.approx(frechet_distance(real, fake, allow_small=True), rel=1e-6)
     assert report("x.npz", "--data", "x.npz", "--allow-small", "--draws", 2)["figures"]["FD-40"]["value"] < 1e-6
@@ -252,6 +259,7 @@ def test_what_the_command_refuses(here: Path) -> None:
     other, wide = write("small.npz", pictures(0, 30, 16)), write("wide.npz", torch.zeros(30, 3))
     write("few.npz", torch.zeros(5, 2))
     write("unit.npz", pictures(0, 30) / 255)
+    write("wild.npz", pictures(0, 30).float() * 16 - 2000)
     write("nan.npz", torch.full((30, 2), torch.nan))
     Path("empty").mkdir()
     Path("torn.npz").write_bytes(Path(points).read_bytes()[:60])
@@ -273,7 +281,13 @@ def test_what_the_command_refuses(here: Path) -> None:
         ([points, "--data", points, "--features", "classifier"], "holds no images"),
         ([other, "--data", other, "--features", "classifier"], "use pixels"),
         ([images, "--data", "unit.npz"], "in one unit"),
-        (["unit.npz", "--data", images], "needs pixels 0 to 255"),
+        (["unit.npz", "--data", images], "in [0.003922, 0.9961], but pixels 0 to 255 are needed"),
+        ([points, "--data", points, "--train", points], f"--train {points}: points holds no images"),
+        ([images, "--data", images, "--train", images], "it is DATA itself"),
+        ([images, "--data", images, "--train", other], "events of (1, 16, 16), images torch.uint8 of (1, 28, 28)"),
+        ([images, "--data", images, "--train", "unit.npz"], "it holds torch.float32"),
+        ([images, "--data", images, "--train", "mnits"], "did you mean 'mnist'"),
+        (["wild.npz", "--data", images], "its values are in [-1984, "),
         ([points, "--data", points, "--out", "a.txt"], "must end in .json"),
         ([points, "--data", points, "--out", "no/a.json"], "no folder"),
     ]:
@@ -294,3 +308,42 @@ def test_groups_of_figures_share_one_computation() -> None:
     ]  # fmt: skip
     assert len(calls) == 6 and sum(told) == 4
     assert [frechet_name(n) for n in (1000, 2048, 50_000)] == ["FD-1k", "FD-2048", "FD-50k"]
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4, 1.0])
+def test_intervals_stay_in_the_range_of_their_figure(shift: float) -> None:
+    """Half-samples reach beyond 0 and 1 where a figure is near them; distances of no bias may be below 0."""
+    x, y = torch.randn(2, 40, 3, generator=torch.Generator().manual_seed(0))
+    ends = {"precision": 1, "recall": 1, "coverage": 1, "1-NN accuracy": 1, "density": math.inf}
+    ends |= dict.fromkeys(("W2", "sliced W2", "FD-40"), math.inf)
+    rows = compare([*point_groups(x, y + shift), *feature_groups(40)], x, y + shift, draws=20)
+    bounded = [row for row in rows if row.name in ends]
+    assert len(bounded) == len(ends)
+    assert all(0 <= row.low <= row.value <= row.high <= ends[row.name] for row in bounded)
+    if not shift:
+        assert any(row.low < 0 for row in rows) and any(row.high == 1 for row in rows)
+
+
+def test_copies_of_a_named_training_set_are_found(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the distances of the library; where no set is named or known, one note says why there are none."""
+    x, train, y = pictures(0, 40), pictures(1, 60), pictures(2, 30)
+    y[:12] = train[:12]
+    base = [write("y.npz", y), "--data", write("x.npz", x), "--draws", 2]
+    found = report(*base, "--n", 30, "--train", write("train.npz", train))
+    rows = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:30].sort().values
+    want = memorisation(y, train, x[rows])._asdict()
+    assert want["smallest"] == 0 and want["closer"] == pytest.approx(0.4, abs=0.1)
+    assert found["memorisation"] == {**want, "n": 30, "train": 60, "data": "train", "sha256": load("train.npz").sha256}
+    assert not any("copies" in note for note in found["notes"])
+    assert "nearest" in works("evaluate", *base, "--train", "train.npz")
+    (note,) = [note for note in report(*base)["notes"] if "copies" in note]
+    assert note == "copies were not looked for: no training set of x is known; name it by --train"
+    sets = {"train": Dataset(train, name="set/train"), "test": Dataset(x, name="set/test")}
+    monkeypatch.setitem(SPLITS, "set", (lambda split: sets[split], ("train", "test")))
+    named = [base[0], "--data", "set", "--draws", 2, "--n", 30]
+    assert report(*named, "--split", "test")["memorisation"] == {
+        **found["memorisation"], "data": "set/train", "sha256": sets["train"].sha256
+    }  # fmt: skip
+    text = works("evaluate", *named)
+    assert "note: copies were not looked for: DATA is the training set; give held-out images" in text
+    assert "--train set: it is DATA itself" in fails(2, "evaluate", *named, "--train", "set")

@@ -244,6 +244,8 @@ def test_what_the_command_refuses(data: str, images: Path) -> None:
         (2, ["--data", "monos"], "did you mean 'moons'"),
         (2, ["--class", "cat"], "--class"),
         (2, ["--class", "dino"], "does not have the model's classes"),
+        (2, ["--data", "none", "--split", "test"], "--split test: --data none reads no data"),
+        (2, ["--data", "none", "--option", "foo=1"], "--option foo=1: --data none reads no data"),
         (2, ["--out", "full"], "holds files already"),
         (5, ["--out", "file"], "cannot write into 'file'"),
         (5, ["--out", "file/in"], "cannot write into"),

@@ -1,5 +1,6 @@
 """Data sets: every reader on good and on malformed files, built-in sets, and (marked data) the public sets."""
 
+import errno
 import gzip
 import hashlib
 import os
@@ -257,6 +258,17 @@ def test_folder_of_classes(tmp_path: Path, pixels: np.ndarray[Any, Any]) -> None
     assert load(tmp_path, channels=1).event_shape == (1, 9, 7)
 
 
+def test_folders_that_are_links_are_followed_but_not_in_circles(tmp_path: Path, pixels: np.ndarray[Any, Any]) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for folder in (data / "a", elsewhere):
+        folder.mkdir(parents=True)
+        save(folder / "0.png", pixels[0])
+    (data / "b").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "back").symlink_to(data, target_is_directory=True)
+    found = load(data)
+    assert found.classes == ("a", "b") and len(found) == 2
+
+
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("1", 1), ("RGB", 3), ("RGBA", 4), ("P", 3), ("LA", 3)])
 def test_colours_of_a_folder(tmp_path: Path, pixels: np.ndarray[Any, Any], mode: str, channels: int) -> None:
     save(tmp_path / "a.png", pixels[0], mode)
@@ -293,6 +305,27 @@ def test_malformed_folders(tmp_path: Path, pixels: np.ndarray[Any, Any]) -> None
     refuses(tmp_path / "deep", "a.png", "8 bits")
     with pytest.raises(BadInput, match="channels must be 1, 3 or 4, not 2"):
         load(tmp_path / "colours", channels=2)
+
+
+@pytest.mark.parametrize("closed", ["cats", "cats/dog", "cats/dog/c", "cats/.trash"])
+def test_folders_that_cannot_be_read_are_refused_by_name(
+    tmp_path: Path, pixels: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch, closed: str
+) -> None:
+    """Wherever they lie, but for hidden ones: left out, they would leave a part of the data for the whole."""
+    for i, name in enumerate(["cat/a", "dog/b", "dog/c/d", ".trash/e"]):
+        save(tmp_path / f"cats/{name}.png", pixels[i])
+    scandir = os.scandir
+
+    def refused(path: Any) -> Any:
+        if Path(path) == tmp_path / closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    if ".trash" in closed:
+        assert len(load(tmp_path / "cats")) == 3
+    else:
+        refuses(tmp_path / "cats", str(tmp_path / closed), "cannot be read (Permission denied)")
 
 
 # --------------------------------------------------------------------------------------------------------- toy sets

@@ -15,6 +15,7 @@ from scoresde.metrics import (
     bootstrap,
     energy_distance,
     gaussian_mmd,
+    high_quality_share,
     kernel_distance,
     median_distance,
     mode_coverage,
@@ -179,6 +180,29 @@ def test_mode_coverage_counts_the_components_that_are_drawn() -> None:
     flat = GaussianMixture(torch.ones(1), torch.zeros(1, 2), torch.zeros(1, 2, 2))
     with pytest.raises(BadInput, match="component 0 is singular"):
         mode_coverage(x, flat)
+
+
+@pytest.mark.parametrize("d", [1, 2, 8])
+def test_samples_far_from_all_modes_count_for_none(d: int) -> None:
+    """Near is what holds 98.9 % of a Gaussian whatever its dimension and covariance: 3 standard deviations if d = 2."""
+    a = normal(3, d, d)
+    means = torch.stack([torch.zeros(d), torch.full((d,), 40.0)]).double()
+    mixture = GaussianMixture(
+        torch.tensor([1.0, 3.0]).double(), means, (a @ a.T + torch.eye(d).double()).expand(2, d, d)
+    )
+    x, inside = mixture.sample(20_000), -math.expm1(-4.5)
+    assert high_quality_share(x, mixture) == (
+        pytest.approx(inside, abs=5 * math.sqrt(inside * (1 - inside) / 20_000)),
+        2,
+        20_000,
+    )
+    far = 20 + 0.01 * normal(4, 1000, d)
+    assert (mode_coverage(far, mixture).value, high_quality_share(far, mixture).value) == (0, 0)
+    some = torch.cat([x[:600], far[:400]])
+    assert mode_coverage(some, mixture).value == 1
+    assert high_quality_share(some, mixture).value == pytest.approx(0.6 * high_quality_share(x[:600], mixture).value)
+    with pytest.raises(BadInput, match="high_quality_share: samples have a NaN"):
+        high_quality_share(x / 0, mixture)
 
 
 # ---------------------------------------------------------------------------------------------------------- intervals

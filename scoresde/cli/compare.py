@@ -106,6 +106,9 @@ def command(
     from scoresde.comparison.run import total_calls
     from scoresde.model import load_model
 
+    for name, value in (("split", split), ("option", " ".join(options))):
+        if data == "none" and value:
+            raise BadInput(f"--{name} {value}: --data none reads no data; leave one of the two")
     device = find_device(device)
     loaded = load_model(model, weights, device)
     num = num or (IMAGES if len(loaded.event_shape) > 1 else POINTS)

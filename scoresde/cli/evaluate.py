@@ -14,7 +14,7 @@ from scoresde.cli.data import read_options
 from scoresde.cli.files import json_text
 from scoresde.cli.params import Whole, device_option, find_device, json_option
 from scoresde.cli.progress import steps_bar
-from scoresde.cli.space import Space, events_of
+from scoresde.cli.space import Space, check_pixels, events_of
 from scoresde.cli.text import align, duration
 from scoresde.errors import BadInput
 
@@ -33,7 +33,16 @@ SHOWN = ("command", "model", "weights", "sha256", "settings", "class", "nfe")  #
 @click.argument("samples", metavar="SAMPLES")
 @click.option("--data", required=True, metavar="NAME|PATH", help="What they should be like, by name or a file.")
 @click.option("--split", default="train", metavar="NAME", help="train (default), test or val, of sets that have it.")
-@click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of DATA's reader; repeat it.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="An option of the reader of DATA and --train; repeat it.",
+)
+@click.option(
+    "--train", metavar="NAME|PATH", help="Look for copies of these images (default: those of DATA's own training set)."
+)
 @click.option(
     "--features",
     default="auto",
@@ -61,6 +70,7 @@ def command(
     data: str,
     split: str,
     options: tuple[str, ...],
+    train: str | None,
     features: str,
     cache: Path | None,
     device: str,
@@ -83,7 +93,7 @@ def command(
       scoresde evaluate samples.npz --data moons --option seed=1 --n 500
       scoresde evaluate samples.npz --data train.npz --allow-small --out report.json
     """  # noqa: D301 (click wants the \b)
-    from scoresde.data import load
+    from scoresde.data import Dataset, load
 
     if out is not None and out.suffix != ".json":
         raise BadInput(f"--out {out}: the name must end in .json")
@@ -97,11 +107,16 @@ def command(
     space = Space(real, features, find_device(device), cache)
     n = size_of(fake, real, space.kind, num)
     rows = rows_of(len(real), len(fake), n, seed)
+    if space.kind != "coordinates":
+        check_pixels(fake, rows[1])
+    memory = training_set(real, data, split, given, train)
+    near = copies(fake, real, memory, rows) if isinstance(memory, Dataset) else None
     report = measure(fake, real, space, rows, allow_small, draws, seed)
     if data == "gaussians":
-        report["figures"] |= mode_rows(events_of(fake, rows[1], real))
+        report["figures"] |= mode_rows(real.take(rows[0]), fake.take(rows[1]))
     if space.kind != "coordinates":
-        report["memorisation"] = copies(fake, real, data, split, given, rows)
+        report["memorisation"] = near
+        report["notes"] += [f"copies were not looked for: {memory}"] if near is None else []
     report = {
         "command": shlex.join(["scoresde", *ctx.obj]),
         "samples": {"file": samples, "rows": len(fake), "n": n, "sha256": fake.sha256, "run": run_of(Path(samples))},
@@ -191,44 +206,63 @@ def measure(
     }
 
 
-def mode_rows(samples: Tensor) -> dict[str, Any]:
-    """The coverage of modes, for the set in the plane that is a mixture of Gaussians."""
+def mode_rows(real: Tensor, fake: Tensor) -> dict[str, Any]:
+    """The modes that are covered and the samples near them, for the set in the plane that is a mixture of Gaussians."""
     import math
 
     import torch
 
     from scoresde.analytic import GaussianMixture
-    from scoresde.metrics import mode_coverage
+    from scoresde.metrics import high_quality_share, mode_coverage
 
     angle = torch.arange(8, dtype=torch.float64) * math.pi / 4
     means = 3 * torch.stack([angle.cos(), angle.sin()], dim=1)
     mixture = GaussianMixture(torch.ones(8), means, 0.09 * torch.eye(2, dtype=torch.float64).expand(8, 2, 2))
-    value = mode_coverage(samples, mixture).value
     none = dict.fromkeys(("low", "high", "by"))
-    return {"modes covered": {"value": value, **none, "floor": 1.0, "n": len(mixture.means), "m": len(samples)}}
+    found: dict[str, Any] = {}
+    for name, figure in (("modes covered", mode_coverage), ("high-quality samples", high_quality_share)):
+        value, n, m = figure(fake, mixture)
+        found[name] = {"value": value, **none, "floor": figure(real, mixture).value, "n": n, "m": m}
+    return found
 
 
-def copies(
-    fake: Dataset,
-    real: Dataset,
-    name: str,
-    split: str,
-    options: dict[str, Any],
-    rows: tuple[Tensor, Tensor, Tensor | None],
-) -> dict[str, Any] | None:
-    """Distances to the nearest training images, held against those of the data; None unless they are another split."""
+def training_set(real: Dataset, data: str, split: str, options: dict[str, Any], named: str | None) -> Dataset | str:
+    """The images that samples may be copies of: those named, or the data's own of another split; or why none are."""
+    import torch
+
     from scoresde.data import Streamed, load
     from scoresde.data.load import SPLITS
+
+    large, why = "too large to be held in memory", ""
+    if real.dtype != torch.uint8:
+        why = f"{real.name} holds no images"
+    elif named is None and data not in SPLITS:
+        why = f"no training set of {real.name} is known; name it by --train"
+    elif named is None and split == "train":
+        why = "DATA is the training set; give held-out images, by --split test or as DATA beside --train"
+    if why and named is None:
+        return why
+    train = load(named or data, "train", **options)
+    if named is None:
+        return f"{train.name} is {large}" if isinstance(train, Streamed) else train
+    if not why and (train.dtype, train.event_shape) != (real.dtype, real.event_shape):
+        why = f"it holds {train.dtype} events of {train.event_shape}, {real.name} {real.dtype} of {real.event_shape}"
+    if not why and isinstance(train, Streamed):
+        why = large
+    if not why and train.sha256 == real.sha256:
+        why = "it is DATA itself; distances of samples are held against those of other real images"
+    if why:
+        raise BadInput(f"--train {named}: {why}")
+    return train
+
+
+def copies(fake: Dataset, real: Dataset, train: Dataset, rows: tuple[Tensor, Tensor, Tensor | None]) -> dict[str, Any]:
+    """Distances to the nearest training images, held against those of the data."""
     from scoresde.metrics import memorisation
 
-    if name not in SPLITS or "train" not in SPLITS[name][1] or split == "train":
-        return None
-    train = load(name, "train", **options)
-    if isinstance(train, Streamed) or train.event_shape != real.event_shape:
-        return None
     ours, held_out = (part[:MOST_NEAREST] for part in (rows[1], rows[0]))
     figures = memorisation(events_of(fake, ours, real), train.x, events_of(real, held_out, real))
-    return {**figures._asdict(), "n": len(ours), "train": len(train)}
+    return {**figures._asdict(), "n": len(ours), "train": len(train), "data": train.name, "sha256": train.sha256}
 
 
 def run_of(path: Path) -> dict[str, Any] | None:

@@ -13,14 +13,16 @@ from scoresde.cli.data import read_options
 from scoresde.cli.files import DEFAULT_MODEL, json_text
 from scoresde.cli.params import Number, Whole, device_option, find_device, json_option, weights_option
 from scoresde.cli.progress import steps_bar
+from scoresde.cli.space import check_pixels
 from scoresde.cli.text import align, duration
 from scoresde.errors import BadInput
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from scoresde.data import Dataset
-    from scoresde.likelihood import Likelihood
     from scoresde.model import Model
 
 AT_ONCE = 2**15  # numbers in the states of one batch, unless --batch-size says otherwise
@@ -35,11 +37,12 @@ AT_ONCE = 2**15  # numbers in the states of one batch, unless --batch-size says 
 @click.option("--levels", type=Whole(2), metavar="N", help="The data are the whole numbers 0 to N-1: bits/dim too.")
 @click.option("--draws", type=Whole(), default=1, metavar="K", help="Dequantisations per event, with --levels.")
 @click.option("--divergence", default="hutchinson", metavar="NAME", help="hutchinson (default), hutch++ or exact.")
-@click.option("--probes", type=Whole(), default=1, metavar="K", help="Random vectors per event (default: 1).")
+@click.option("--probes", type=Whole(), metavar="K", help="Random vectors per event (default: 1).")
+@click.option("--probe", metavar="NAME", help="Their kind, rademacher (default) or gaussian.")
 @click.option("--steps", type=Whole(), metavar="N", help="Intervals of the grid (default: 50).")
 @click.option("--rtol", type=Number(), metavar="X", help="Instead of --steps: an adaptive run of this tolerance.")
 @click.option("--grid", metavar="NAME", help="lambda (default), phi, karras, ...")
-@click.option("--class", "class_", metavar="NAME|INDEX", help="One class, or none (default: the data's labels).")
+@click.option("--class", "class_", metavar="NAME|INDEX", help="One class, or none (default: the data's own).")
 @weights_option
 @click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of probes and dequantisation (default: 0).")
 @device_option
@@ -71,7 +74,9 @@ def command(
       scoresde likelihood samples/ode-10-seed0.npz --rtol 1e-4 --out nats.npz
       scoresde likelihood datasaurus --model datasaurus --divergence exact --json
     """  # noqa: D301 (click wants the \b)
-    from scoresde.data import load
+    import torch
+
+    from scoresde.data import Scaler, load
     from scoresde.model import load_model
 
     if out is not None and out.suffix != ".npz":
@@ -80,14 +85,21 @@ def command(
         raise BadInput(f"--out {out}: no folder {str(out.parent)!r}")
     if how["draws"] > 1 and how["levels"] is None:
         raise BadInput(f"--draws {how['draws']}: dequantisation needs --levels")
+    for name in ("probes", "probe"):
+        if how["divergence"] == "exact" and how[name] is not None:
+            raise BadInput(f"--{name} {how[name]}: --divergence exact draws no vectors; take hutchinson or hutch++")
+    how = {key: value for key, value in how.items() if value is not None}
     device = find_device(device)
     loaded = load_model(model, weights, device)
     events = load(data, split, **read_options(options))
     n = min(len(events), num or len(events))
     labels = labels_of(loaded, events, class_, n)
+    if loaded.scaler == Scaler.image():
+        check_pixels(events, torch.arange(n))
     start = time.perf_counter()
     arrays, facts = run(loaded, events, labels, n, device, batch_size, how)
-    names = {"model": model, "weights": weights, "data": data, "split": split, "class": class_}
+    own = "the data's own" if labels is not None else "none"
+    names = {"model": model, "weights": weights, "data": data, "split": split, "class": class_ or own}
     facts = {**names, **facts, "seconds": round(time.perf_counter() - start, 3)}
     if out is not None:
         write(out, arrays)
@@ -100,7 +112,9 @@ def command(
 
 
 def labels_of(model: Model, data: Dataset, wanted: str | None, n: int) -> Tensor | None:
-    """The class of each event: the one wanted, or the data's own where the model knows them."""
+    """The class of each event: the one wanted, or the data's own, by name, or by number in a file without names."""
+    import torch
+
     from scoresde.cli.draw import choose_labels
 
     if data.event_shape != model.event_shape:
@@ -112,12 +126,16 @@ def labels_of(model: Model, data: Dataset, wanted: str | None, n: int) -> Tensor
         return choose_labels(model, wanted, n, 0)
     if not model.classes or data.labels is None:
         return None
-    if data.num_classes > len(model.classes):
-        raise BadInput(
-            f"{data.name} has {data.num_classes} classes, model {model.name!r} has {len(model.classes)}:"
-            " give one by --class, or --class none"
-        )
-    return data.labels[:n]
+    numbers = tuple(map(str, range(data.num_classes)))  # labels without names, as `scoresde sample` writes them
+    if data.classes == numbers != model.classes and Path(data.source).is_file() and len(numbers) <= len(model.classes):
+        return data.labels[:n]
+    for name in data.classes:
+        if name not in model.classes:
+            raise BadInput(
+                f"{data.name}: its class {name!r} is none of model {model.name!r}, {', '.join(model.classes)}:"
+                " give one of them by --class, or --class none"
+            )
+    return torch.tensor([model.classes.index(name) for name in data.classes])[data.labels[:n]]
 
 
 def run(
@@ -138,10 +156,13 @@ def run(
     from scoresde.losses import prior_bound
 
     size = min(n, batch_size or max(1, AT_ONCE // prod(model.event_shape)))
-    levels, draws = how["levels"], how["draws"]
+    levels, draws = how.get("levels"), how["draws"]
     given: dict[str, Any] = {key: value for key, value in how.items() if key not in ("levels", "draws")}
-    found: list[Likelihood] = []
+    values: list[Tensor] = []
+    errors: list[Tensor] = []
     priors: list[Tensor] = []
+    calls = products = 0
+    settings: Mapping[str, Any] = {}
     with steps_bar("likelihood", n) as done:
         for first in range(0, n, size):
             rows = torch.arange(first, min(first + size, n))
@@ -149,20 +170,23 @@ def run(
             cond = {} if labels is None else {"y": labels[rows].to(device)}
             more: dict[str, Any] = {**given, "first": first, "scaler": model.scaler, "cond": cond}
             if levels is None:
-                found.append(log_prob(model.denoiser, x, **more))
+                found = log_prob(model.denoiser, x, **more)
             else:
-                found.append(discrete_log_prob(model.denoiser, x, levels=levels, draws=draws, **more))
+                found = discrete_log_prob(model.denoiser, x, levels=levels, draws=draws, **more)
+            values.append(found.log_prob.double().cpu())
+            errors.append(found.standard_error.double().cpu())
+            calls, products, settings = max(calls, found.nfe), max(products, found.products), found.settings
+            del found  # the latents are as large as the data
             priors.append(prior_bound(model.sde, model.scaler.encode(x)).double().cpu())
             done(len(rows))
-    value = torch.cat([one.log_prob for one in found]).double().cpu()
-    error = torch.cat([one.standard_error for one in found]).double().cpu()
+    value, error = torch.cat(values), torch.cat(errors)
     dims = prod(model.event_shape)
     arrays = {"log_prob": value.numpy(), "standard_error": error.numpy()}
     if levels is not None:
         arrays["bits_per_dim"] = (-value / (dims * log(2))).numpy()
     if labels is not None:
         arrays["labels"] = labels.numpy()
-    calls, at = max(one.nfe for one in found), model.sde.knots([model.sde.t_min])
+    at = model.sde.knots([model.sde.t_min])
     spread = float(value.std()) / n**0.5 if n > 1 else None
     facts: dict[str, Any] = {
         "sha256": model.info["sha256"],
@@ -170,15 +194,18 @@ def run(
         "dims": dims,
         "mean": float(value.mean()),
         "mean_standard_error": spread,
+        "probes_standard_error": float(error.square().mean().sqrt())
+        if how.get("probes", 1) > 1
+        else None,  # of an event
         "bits": -float(value.mean()) / (dims * log(2)) if levels is not None else None,
         "bits_standard_error": spread / (dims * log(2)) if levels is not None and spread is not None else None,
         "prior_term": float(torch.cat(priors).mean()) * dims * log(2),  # L_T: what the prior costs, at most, on average
         "noise": float(at.sigma[0] / at.alpha[0]),  # of x_{t_min}, whose density it is, in the denoiser's units
         "nfe": calls,
         "network_evals": calls * model.denoiser.rows_per_call,
-        "products": max(one.products for one in found),
+        "products": products,
         "batch_size": size,
-        "settings": {key: value for key, value in found[0].settings.items() if key != "first"},
+        "settings": {key: value for key, value in settings.items() if key != "first"},
     }
     return arrays, facts
 
@@ -191,11 +218,17 @@ def as_text(facts: dict[str, Any]) -> str:
 
     rows = [
         ("events", f"{facts['num']:,} of {facts['data']}, {facts['dims']} numbers each"),
+        ("class", facts["class"]),
         (
             "log p" if facts["bits"] is None else "log P ≥",
             f"{figure(facts['mean'], facts['mean_standard_error'], 3)} nats",
         ),
     ]
+    if facts["probes_standard_error"] is not None:
+        many = (
+            f"{facts['settings']['probes']} probes have a standard error of {facts['probes_standard_error']:.3g} nats"
+        )
+        rows.append(("probes", f"the {many} for an event, on average"))
     if facts["bits"] is not None:
         rows.append(("bits/dim", figure(facts["bits"], facts["bits_standard_error"], 4)))
     ends = f"the prior lowers the mean by at most {facts['prior_term']:.2g} nats; density at noise {facts['noise']:.2g}"

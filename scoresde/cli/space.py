@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from scoresde.data import Dataset
 
 NAMES = ("auto", "pixels", "classifier", "inception")
+FAR = 255  # beyond 0 to 255 by more than this a number is no pixel, however noisy
 
 
 class Space:
@@ -47,7 +48,6 @@ class Space:
         from scoresde.metrics.kept import keep, rows_digest
 
         net, parts = self.net, rows.split(min(4096, piece_size(data.event_shape)))
-        check_range(data, parts, self.like)
         if net is None:
             scale = 255 if self.kind == "pixels" else 1
             return torch.cat([events_of(data, part, self.like).flatten(1).double() / scale for part in parts])
@@ -98,13 +98,19 @@ def events_of(data: Dataset, rows: Tensor, like: Dataset) -> Tensor:
     return to_uint8(x) if like.dtype == torch.uint8 and x.is_floating_point() else x
 
 
-def check_range(data: Dataset, parts: tuple[Tensor, ...], like: Dataset) -> None:
-    """Refuse samples in [0, 1] or [-1, 1] where pixels are 0 to 255."""
+def check_pixels(data: Dataset, rows: Tensor) -> None:
+    """Refuse events that are to be pixels 0 to 255, if they lie in [0, 1] or [-1, 1], or far beyond what noise adds."""
     import torch
 
-    if like.dtype != torch.uint8 or data.dtype == torch.uint8:
+    from scoresde.data.dataset import piece_size
+
+    if data.dtype == torch.uint8:
         return
-    ends = [(float(x.min()), float(x.max())) for x in (data.take(part) for part in parts)]
+    pieces = (data.take(part) for part in rows.split(min(4096, piece_size(data.event_shape))))
+    ends = [(float(x.min()), float(x.max())) for x in pieces]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
-    if high <= 1:
-        raise BadInput(f"samples are in [{low:.3g}, {high:.3g}]; {like.name} needs pixels 0 to 255")
+    if high <= 1 or low < -FAR or high > 255 + FAR:
+        raise BadInput(
+            f"{data.name}: its values are in [{low:.4g}, {high:.4g}], but pixels 0 to 255 are needed"
+            f" ({'scale them' if high <= 1 else f'floats may leave that range by {FAR}: scale or clip them'})"
+        )

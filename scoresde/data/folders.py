@@ -18,6 +18,8 @@ from scoresde.data.images import SUFFIXES, Size, check_channels, decode, read_si
 from scoresde.data.layout import as_labels
 from scoresde.errors import BadInput
 
+SKIPPED = (".", "__MACOSX")  # how the names of files and folders start that are no part of the data
+
 
 class Store(Protocol):
     """Files by their names."""
@@ -43,13 +45,23 @@ class Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        return [file.relative_to(self.path).as_posix() for file in self.path.rglob("*")]
+        found: list[str] = []
+        for folder, folders, files in os.walk(self.path, onerror=_refuse, followlinks=True):
+            here, names = Path(folder), [name for name in folders if not name.startswith(SKIPPED)]
+            way = {each.resolve() for each in (here, *here.parents) if each.is_relative_to(self.path)}
+            folders[:] = [name for name in names if (here / name).resolve() not in way]  # a link back has no end
+            found += [(here / name).relative_to(self.path).as_posix() for name in files]
+        return found
 
     def read(self, name: str) -> bytes:
         try:
             return (self.path / name).read_bytes()
         except OSError as error:
             raise BadInput(f"{self.path / name}: cannot be read ({error.strerror})") from error
+
+
+def _refuse(error: OSError) -> None:
+    raise BadInput(f"{error.filename}: cannot be read ({error.strerror})") from error
 
 
 class Archive:
@@ -170,8 +182,8 @@ def read_folder(
             the latter for up to 2 GiB of pixels.
 
     Raises:
-        BadInput: no images, images beside sub-folders with images, one that cannot be read, or one (it is named) whose
-            size differs from that of the first; of a streamed set, the last two when they are read.
+        BadInput: no images, images beside sub-folders with images, a sub-folder or an image that cannot be read, or one
+            (it is named) whose size differs from that of the first; images of a streamed set when they are read.
 
     Example:
         >>> read_folder(Path("photos"), channels=3, size=64).x.shape  # doctest: +SKIP
@@ -225,7 +237,7 @@ def _common(folders: Sequence[Sequence[str]]) -> int:
 
 
 def _is_image(name: PurePosixPath) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+    hidden = any(part.startswith(SKIPPED) for part in name.parts)
     return name.suffix.lower() in SUFFIXES and not hidden
 
 

@@ -18,7 +18,7 @@ from scoresde.metrics.inception import Inception, load_inception
 from scoresde.metrics.kept import keep
 from scoresde.metrics.kid import kernel_distance
 from scoresde.metrics.labels import agreement, within_class_std
-from scoresde.metrics.modes import mode_coverage
+from scoresde.metrics.modes import high_quality_share, mode_coverage
 from scoresde.metrics.nearest import Memorisation, memorisation, nearest
 from scoresde.metrics.sets import Estimate, Measured
 from scoresde.metrics.two_sample import two_sample_accuracy
@@ -38,6 +38,7 @@ __all__ = [
     "expected_coverage",
     "frechet_distance",
     "gaussian_mmd",
+    "high_quality_share",
     "keep",
     "kernel_distance",
     "load_features",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import NamedTuple
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from scoresde.metrics.kid import kernel_distance
 from scoresde.metrics.two_sample import two_sample_accuracy
 from scoresde.metrics.wasserstein import sliced_wasserstein, wasserstein
 
+SHARE, POSITIVE = (0.0, 1.0), (0.0, inf)  # ends of figures
 Z = 1.96  # of a normal distribution, 95 % lie within so many standard deviations
 
 
@@ -32,11 +34,15 @@ class Row(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Figures that come from one computation; ``error`` marks a pair of a figure and its own standard error."""
+    """Figures that come from one computation; ``error`` marks a pair of a figure and its own standard error.
+
+    ``ends`` are the least and largest values that each figure can have, where any are given.
+    """
 
     names: tuple[str, ...]
     statistic: Callable[[Tensor, Tensor], Sequence[float]]
     error: bool = False
+    ends: tuple[tuple[float, float], ...] = ()
 
 
 def compare(
@@ -50,7 +56,8 @@ def compare(
 ) -> list[Row]:
     """Every figure of the groups for real (n, d) and fake (m, d) points, and for real against ``other`` real ones.
 
-    Intervals are those of `bootstrap`; a figure with a standard error of its own has value ± 1.96 of them.
+    Intervals are those of `bootstrap`, clipped to what the figure can be: it is in them, and so is its mean; a figure
+    with a standard error of its own has value ± 1.96 of them.
 
     >>> import torch
     >>> x, y, z = torch.randn(3, 100, 2, generator=torch.Generator().manual_seed(0))
@@ -59,7 +66,7 @@ def compare(
     (['W2', 'sliced W2', 'energy distance', 'MMD²', '1-NN accuracy'], True)
     """
     rows: list[Row] = []
-    for names, statistic, error in groups:
+    for names, statistic, error, ends in groups:
         floor = list[float | None](statistic(real, other)) if other is not None else [None] * len(names)
         if error:
             value, deviation = statistic(real, fake)
@@ -67,8 +74,12 @@ def compare(
             done(draws)
         else:
             found, by = bootstrap(statistic, real, fake, draws, seed, done=done), f"bootstrap of {draws}"
-        for name, (value, low, high), least in zip(names, found, floor[: len(names)], strict=True):
-            rows.append(Row(name, value, low, high, by, least, len(real), len(fake)))
+        ranges = ends or ((-inf, inf),) * len(names)
+        for name, (value, low, high), real_to_real, (least, most) in zip(
+            names, found, floor[: len(names)], ranges, strict=True
+        ):
+            low, high = (min(max(end, least), most) for end in (low, high))
+            rows.append(Row(name, value, low, high, by, real_to_real, len(real), len(fake)))
     return rows
 
 
@@ -81,11 +92,11 @@ def point_groups(real: Tensor, fake: Tensor) -> list[Group]:
     """
     width = median_distance(real, fake) or 1.0
     return [
-        Group(("W2",), lambda a, b: [wasserstein(a, b).value]),
-        Group(("sliced W2",), lambda a, b: [sliced_wasserstein(a, b).value]),
+        Group(("W2",), lambda a, b: [wasserstein(a, b).value], ends=(POSITIVE,)),
+        Group(("sliced W2",), lambda a, b: [sliced_wasserstein(a, b).value], ends=(POSITIVE,)),
         Group(("energy distance",), lambda a, b: [energy_distance(a, b).value]),
         Group(("MMD²",), lambda a, b: [gaussian_mmd(a, b, width).value]),
-        Group(("1-NN accuracy",), lambda a, b: [two_sample_accuracy(a, b).value]),
+        Group(("1-NN accuracy",), lambda a, b: [two_sample_accuracy(a, b).value], ends=(SHARE,)),
     ]
 
 
@@ -96,8 +107,8 @@ def feature_groups(n: int, frechet: bool = True, k: int = 5) -> list[Group]:
     ['KID', 'FD-5k', 'precision']
     """
     kid = Group(("KID",), lambda a, b: list(kernel_distance(a, b)), error=True)
-    distance = Group((frechet_name(n),), lambda a, b: [frechet_distance(a, b, allow_small=True)])
-    overlap = Group(PRDC._fields, lambda a, b: list(prdc(a, b, k)))
+    distance = Group((frechet_name(n),), lambda a, b: [frechet_distance(a, b, allow_small=True)], ends=(POSITIVE,))
+    overlap = Group(PRDC._fields, lambda a, b: list(prdc(a, b, k)), ends=(SHARE, SHARE, POSITIVE, SHARE))
     return [kid, distance, overlap] if frechet else [kid, overlap]
 
 
