@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from test_cli import fails, works
 
 import scoresde
@@ -68,7 +68,35 @@ def test_edit(images: Path) -> None:
     assert facts["settings"]["edit"] == {"strength": 0.6} and facts["times"] == list(want.times)
     assert facts["image"]["file"] == "a.png" and facts["class"] == "bag" and facts["edited"] == "edit"
     assert pixels(f"{stem}-sheet.png").shape[1] < 200
-    assert "record of `scoresde edit`" in fails(2, "replay", f"{stem}.json")
+    assert "bitwise equal" in works("replay", f"{stem}-2.png", "--out", "again")
+    assert Path("again", Path(f"{stem}-2.png").name).read_bytes() == Path(f"{stem}-2.png").read_bytes()
+    Path("a.png").rename("elsewhere.png")
+    assert "a.png" in fails(2, "replay", f"{stem}.json")
+    Path("elsewhere.png").rename("edits/a.png")  # beside the record is where it is looked for, too
+    works("replay", f"{stem}.json", "--out", "once-more")
+    Path("edits/a.png").rename("a.png")
+    ImageOps.invert(Image.open("a.png")).save("b.png")
+    Path("a.png").replace("kept.png")
+    Path("b.png").replace("a.png")
+    assert "is not what the run started from" in fails(2, "replay", f"{stem}.json", "--out", "other")
+    assert not Path("other").exists()
+    Path("kept.png").replace("a.png")
+    works("edit", "a.png", *flags, "--strength", 0.6, "--num", 1, "--class", "bag", "--seed", 4)
+    assert "bitwise equal" in works(
+        "replay", f"{stem}-2.png", "--out", "again"
+    )  # no other run took that picture's name
+    works("edit", "a.png", *flags, "--strength", 0.3, "--out", ".")
+    (here,) = Path().glob("a-edit0.3*.json")
+    assert "bitwise equal" in works("replay", here) and "bitwise equal" in works("replay", here)
+    (done,) = Path().glob("a-edit0.3*-replay.json")
+    assert json.loads(done.read_text(encoding="utf-8"))["command"].startswith("scoresde edit --out . ")
+    here.with_suffix(".png").write_bytes(here.with_suffix(".png").read_bytes()[:40])
+    text = works("replay", here, "--out", "new/folder")
+    assert "is damaged" in text and "1 of 2 files are bitwise equal" in text
+    assert "must be a folder" in fails(2, "replay", here, "--out", "x.png")
+    facts = json.loads(here.read_text(encoding="utf-8"))
+    here.write_text(json.dumps({**facts, "command": "scoresde edit 'a.png"}), encoding="utf-8")
+    assert "names no command" in fails(2, "replay", here)
     works("edit", "a.png", *flags, "--strength", 0, "--out", "same")
     np.testing.assert_array_equal(pixels("same/a-edit0-squares-ddpm-3-seed0.png"), pixels("a.png"))
 

@@ -68,6 +68,16 @@ def test_schedules_of_all(name: str) -> None:
     assert len(rows) == 11 and all(isinstance(v, float) or v in ("inf", "-inf") for row in rows for v in row.values())
 
 
+@pytest.mark.parametrize("sampler", ["ode", "unipc", "pc", "restart", "ddpm"])
+def test_the_schedule_of_a_sampler_is_the_grid_of_its_run(sampler: str, points: Path) -> None:
+    rows = json.loads(works("schedule", "--model", points, "--sampler", sampler, "--steps", 13, "--json"))["rows"]
+    works("sample", "--model", points, "--sampler", sampler, "--steps", 13, "--num", 1, "--out", sampler)
+    assert [row["t"] for row in rows] == facts_of(the("*.json", sampler))["times"]
+    assert "give --steps" in fails(2, "schedule", "--sampler", "ode")
+    assert "which --sampler" in fails(2, "schedule", "--steps", 3)
+    assert "give one" in fails(2, "schedule", "--sampler", "ddim", "--n", 3)
+
+
 def test_schedule_at_given_times(points: Path) -> None:
     data = json.loads(works("schedule", "--model", points, "--times", "0.5,0", "--json"))["rows"][1]
     assert (data["alpha"], data["sigma"], data["lambda"], data["phi"]) == (1.0, 0.0, "inf", 0.0)
@@ -130,7 +140,11 @@ def test_replay_of_a_run_from_latents(points: Path) -> None:
     assert "bitwise equal" in works("replay", the("*.npz", "back"), "--out", "again")
     first, second = facts_of(the("*.json", "back")), facts_of(the("*.json", "again"))
     assert {**first, "seconds": 0, "command": ""} == {**second, "seconds": 0, "command": ""}
-    assert "record of `scoresde encode`" in fails(2, "replay", file)
+    assert "z/" in works("replay", file) and "bitwise equal" in works("replay", file, "--out", "z2")
+    assert {path.name for path in Path("z2").iterdir()} == {file.name, f"{file.stem}.json"}
+    assert arrays(file)["latent"].tobytes() == arrays(Path("z") / f"{file.stem}-replay.npz")["latent"].tobytes()
+    for made in Path("z").glob("*-replay.*"):
+        made.unlink()
     shutil.move(file, "back")
     assert "bitwise equal" in works("replay", the("*.json", "back"), "--out", "again")
     moved = Path("back") / file.name

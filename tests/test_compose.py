@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from exact import F64, SDES
-from test_posterior_laws import PRIOR, ROOT, ROUND, law
+from test_posterior_laws import PRIOR, ROOT, ROUND
 
 import scoresde
-from scoresde import BadInput, Gaussian
+from scoresde import SAMPLERS, BadInput, Gaussian
 from scoresde.grids import make_grid
 from scoresde.guidance import Matrix, compose, gaussian_posterior
+from scoresde.samplers.law import output_law
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOOKS = [Matrix(torch.randn(2, 3, dtype=F64, generator=GENERATOR), (3,)) for _ in range(3)]
@@ -36,7 +37,8 @@ def test_with_covariances_the_product_is_exact_at_every_time(name: str) -> None:
 
 
 def test_a_run_gives_the_posterior_of_all() -> None:
-    mean, cov = law(composed("vp", COVS), ALL, "unipc", make_grid("phi", SDES["vp"], 100))
+    table = SAMPLERS["unipc"].build(SDES["vp"], make_grid("phi", SDES["vp"], 100))
+    mean, cov = output_law(table, composed("vp", COVS), ALL)
     assert torch.allclose(mean, ALL.mean, atol=1e-3) and torch.allclose(cov, ALL.cov, atol=1e-3)
 
 

@@ -15,8 +15,10 @@ from PIL import Image
 
 import scoresde
 from scoresde.analytic import GaussianMixture
+from scoresde.checkpoint import load_checkpoint, save_checkpoint
 from scoresde.cli import main
 from scoresde.errors import BadInput
+from scoresde.model import find_model
 from scoresde.noise import START, SeededNoise
 from scoresde.pictures import picture
 from scoresde.plotting import animate, plot_marginals, plot_samples, plot_schedules, plot_scores, record, render
@@ -195,14 +197,23 @@ def test_commands_write_files_that_open(words: str, tmp_path: Path, monkeypatch:
     [
         ("schedules vpp", "did you mean 'vp'"),
         ("schedules --out a.jpg", "--out a.jpg: the name must end in .png, .svg or .pdf"),
-        ("trajectory --out a.mp4", "--out a.mp4: the name must end in .gif or .png"),
+        ("trajectory --out a.mp4", "--out a.mp4: the name must end in .gif or .png; of a.gif `ffmpeg -i a.gif"),
         ("scores --out no/a.png", "no folder 'no'"),
         ("shedules", "did you mean 'schedules'"),
         ("marginals --means 1,2", "2, 3 and 2 numbers"),
         ("marginals --means 1 --stds 0", "above 0"),
+        *(
+            (f"marginals --{name} {value},1 --{other} 1,1", f"--{name} {value}: {name} must be finite numbers")
+            for name, other in (("means", "stds"), ("stds", "means"))
+            for value in ("nan", "inf", "-inf", "1e+200")
+        ),
+        ("marginals --means 1,2 --stds 1,1 --weights inf,1", "--weights inf: weights must be finite numbers"),
         ("scores --times 7", "t = 7"),
         ("scores --model datasaurus --sde vp", "give one"),
         ("trajectory --class dino", "give a --model"),
+        ("trajectory --weights raw", "--weights raw: give a --model"),
+        ("scores --device cuda", "--device cuda: give a --model"),
+        ("scores --model datasaurus --weights rew", "unknown weights 'rew'"),
     ],
 )
 def test_a_mistake_is_one_line(words: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +221,24 @@ def test_a_mistake_is_one_line(words: str, what: str, tmp_path: Path, monkeypatc
     done = CliRunner().invoke(main, ["plot", *words.split()])
     assert done.exit_code == 2 and what in done.stderr and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", ["scores --times 0.2", "trajectory --sampler ode --steps 2 --num 9"])
+def test_the_weights_that_are_drawn_are_those_asked_for(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tensors, info = load_checkpoint(find_model("datasaurus"))
+    raw = {key.replace("ema/", "raw/"): -value for key, value in tensors.items() if key.startswith("ema/")}
+    save_checkpoint("both.safetensors", tensors | raw, info)
+    raw = {key.replace("raw/", "ema/"): value for key, value in raw.items()}
+    save_checkpoint("other.safetensors", tensors | raw, info)
+    found = list[bytes]()
+    for model in (["both"], ["both", "--weights", "raw"], ["other", "--device", "cpu"]):
+        args = ["plot", *words.split(), "--out", "a.png", "--model", f"{model[0]}.safetensors", *model[1:]]
+        assert CliRunner().invoke(main, args).exit_code == 0
+        found.append(Path("a.png").read_bytes())
+    assert found[0] != found[1] == found[2]
 
 
 ALONE = """

@@ -75,15 +75,15 @@ class Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             message, code = "interrupted", 130
         except Exception as error:
-            message, code = explain(error)
+            message, code = explain(error, args[0] if args else "")
         else:
             sys.exit(code if isinstance(code, int) else 0)
         click.echo(f"scoresde: error: {' '.join(message.split())}", err=True)
         sys.exit(code)
 
 
-def explain(error: Exception) -> tuple[str, int]:
-    """The line and the exit code of an error; one that is a bug of ours is raised again."""
+def explain(error: Exception, command: str = "") -> tuple[str, int]:
+    """The line and the exit code of an error of a command; one that is a bug of ours is raised again."""
     if isinstance(error, click.NoSuchOption):
         from difflib import get_close_matches
 
@@ -100,6 +100,9 @@ def explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, PermissionError) and error.filename:
         return f"cannot open {str(error.filename)!r}: {error.strerror}", 2
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        if command == "train":  # which has taken batches in parts down to a row, on one device
+            options = "network.checkpoint: true (unet, dit), a smaller network or a smaller train.batch_size"
+            return f"out of memory: in the config, use {options}", 2
         return "out of memory: use a smaller --batch-size, --num or --steps", 2
     raise error
 

@@ -62,7 +62,10 @@ def name_files(
 
 
 def free_name(out: Path, name: str, record: dict[str, Any]) -> str:
-    """The name, or name-2, name-3, … where another run's files have it already; the same run takes its own again."""
+    """The name, or name-2, name-3, … where another run's files have it already; the same run takes its own again.
+
+    A picture has a name too: name-2.png may be the second of a run that is called name.
+    """
 
     def same(path: Path) -> bool:
         try:
@@ -74,7 +77,8 @@ def free_name(out: Path, name: str, record: dict[str, Any]) -> str:
         return {**other, **dict.fromkeys(PASSING)} == {**record, **dict.fromkeys(PASSING)}
 
     names = (name if k == 1 else f"{name}-{k}" for k in count(1))
-    return next(n for n in names if not (out / f"{n}.json").exists() or same(out / f"{n}.json"))
+    ends = (".json", ".png", ".npz")
+    return next(n for n in names if same(out / f"{n}.json") or not any((out / f"{n}{end}").exists() for end in ends))
 
 
 def render(model: Model, result: Result, labels: Tensor | None, by_class: bool) -> dict[str, bytes]:

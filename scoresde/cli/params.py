@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +14,7 @@ from scoresde.errors import BadInput, choose
 
 if TYPE_CHECKING:
     from scoresde.analytic_start import AnalyticStart
+    from scoresde.grids import Times
     from scoresde.sde import SDE
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -160,7 +161,14 @@ def read_run(sde: SDE, given: dict[str, Any], start: Callable[[float], AnalyticS
     lists = [name for name in ("grid", *_GRIDS) if given[name] is not None]
     if len(lists) > 1:
         raise BadInput(f"{' and '.join(f'--{name}' for name in lists)}: give one grid")
-    grid = _times(sde, lists[0], given[lists[0]]) if lists and lists[0] != "grid" else given["grid"]
+    grid = given["grid"]
+    if lists and lists[0] != "grid":
+        grid = _times(sde, lists[0], given[lists[0]])
+        if (last := grid[-1] or grid[-2]) < sde.t_min * (1 - 1e-6):
+            raise BadInput(
+                f"--{lists[0]}: its t = {last:g} is below t_min = {sde.t_min:g}, where the network was not trained: end"
+                " there, or with a jump to 0"
+            )
     shift = given["start"]
     return {
         "steps": given["steps"],
@@ -171,7 +179,7 @@ def read_run(sde: SDE, given: dict[str, Any], start: Callable[[float], AnalyticS
     }
 
 
-def _times(sde: SDE, kind: str, values: Sequence[float]) -> Iterable[float]:
+def _times(sde: SDE, kind: str, values: Sequence[float]) -> Times:
     from scoresde.grids import check_times, from_lambdas, from_sigmas
 
     if kind == "times":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scoresde.cli.params import Numbers, Whole
+from scoresde.cli.params import Numbers, Whole, device_option, find_device, weights_option
 from scoresde.cli.table import find_sde
 from scoresde.errors import BadInput, choose
 
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from scoresde.data import Dataset
+    from scoresde.model import Model
 
 FIGURE = (".png", ".svg", ".pdf")
 FILM = (".gif", ".png")
+VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".avi")  # not written, but often asked for
+HINT = "; of a.gif `ffmpeg -i a.gif -pix_fmt yuv420p a.mp4` makes a video"
 COLUMNS = 6  # of a trajectory as one picture
+LARGEST = 1e6  # among the numbers of a mixture
 
 
 class PlotCommands(click.Group):
@@ -44,7 +48,8 @@ class OutFile(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (n
         path = Path(value)
         if path.suffix.lower() not in self.allowed:
             endings = f"{', '.join(self.allowed[:-1])} or {self.allowed[-1]}"
-            raise BadInput(f"--out {value}: the name must end in {endings}")
+            hint = HINT if path.suffix.lower() in VIDEO and ".gif" in self.allowed else ""
+            raise BadInput(f"--out {value}: the name must end in {endings}{hint}")
         if not path.parent.is_dir():
             raise BadInput(f"--out {value}: no folder {str(path.parent)!r}")
         return path
@@ -129,6 +134,10 @@ def marginals(
         raise BadInput(
             f"--means, --stds and --weights: {len(means)}, {len(stds)} and {len(weights)} numbers, give as many"
         )
+    for name, values in (("means", means), ("stds", stds), ("weights", weights)):
+        for value in values:
+            if not abs(value) <= LARGEST:
+                raise BadInput(f"--{name} {value:g}: {name} must be finite numbers of at most {LARGEST:g}")
     if min(stds) <= 0:
         raise BadInput(f"--stds {min(stds):g}: standard deviations are above 0")
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (means, stds))
@@ -139,9 +148,13 @@ def marginals(
 @command.command("scores", short_help="The score of points in the plane at several times.")
 @sde_option
 @click.option("--model", metavar="NAME|PATH", help="A model of points in the plane, instead of an exact mixture.")
+@weights_option
+@device_option
 @click.option("--times", type=Numbers(), metavar="LIST", help="One panel each (default: where λ is 2, 0.5, -1).")
 @out_option("scores.png")
-def scores(sde: str | None, model: str | None, times: tuple[float, ...] | None, out: Path) -> None:
+def scores(
+    sde: str | None, model: str | None, weights: str, device: str, times: tuple[float, ...] | None, out: Path
+) -> None:
     """The score ∇ log p_t as arrows at several times: of an exact mixture over its density, or of a model.
 
     \b
@@ -153,18 +166,19 @@ def scores(sde: str | None, model: str | None, times: tuple[float, ...] | None, 
     from scoresde.analytic import GaussianMixture
     from scoresde.plotting import plot_scores
 
+    device = device_of(model, weights, device)
     if model is None:
         write(out, plot_scores(GaussianMixture.example(2), find_sde(sde, None), times or None))
         return
     from scoresde.model import load_model
 
     find_sde(sde, model)  # refuses both
-    loaded = load_model(model)
+    loaded = load_model(model, weights, device)
     if loaded.event_shape != (2,):
         raise BadInput(
             f"--model {model}: events have shape {loaded.event_shape}, arrows need points in the plane, (2,)"
         )
-    write(out, plot_scores(loaded.denoiser, None, times or None))
+    write(out, plot_scores(loaded.denoiser, None, times or None, device=device))
 
 
 @command.command("samples", short_help="Samples or data: images, points or a CDF.")
@@ -199,6 +213,8 @@ def first(data: Dataset, num: int | None) -> tuple[np.ndarray, np.ndarray | None
 @command.command("trajectory", short_help="A run as a moving picture.")
 @sde_option
 @click.option("--model", metavar="NAME|PATH", help="A model, instead of an exact mixture in the plane.")
+@weights_option
+@device_option
 @click.option("--class", "class_", metavar="NAME|INDEX", help="One class of the model (default: all in turn).")
 @click.option("--sampler", default="ddpm", metavar="NAME", help="See `scoresde samplers` (default: ddpm).")
 @click.option("--steps", type=Whole(), default=40, metavar="N", help="Steps, and a frame each (default: 40).")
@@ -208,6 +224,8 @@ def first(data: Dataset, num: int | None) -> tuple[np.ndarray, np.ndarray | None
 def trajectory(
     sde: str | None,
     model: str | None,
+    weights: str,
+    device: str,
     class_: str | None,
     sampler: str,
     steps: int,
@@ -226,10 +244,11 @@ def trajectory(
     import numpy as np
 
     from scoresde.checkpoint import write_atomically
+    from scoresde.model import load_model
     from scoresde.pictures import film
     from scoresde.plotting import animate, record
 
-    family, labels = find_sde(sde, model), None
+    family, labels, device = find_sde(sde, model), None, device_of(model, weights, device)
     if model is None:
         from scoresde.analytic import GaussianMixture
 
@@ -237,7 +256,7 @@ def trajectory(
             raise BadInput(f"--class {class_}: give a --model that has it")
         times, states = record(GaussianMixture.example(2).denoiser(family), (num or 400, 2), sampler, steps, seed=seed)
     else:
-        times, states, labels = of_model(model, class_, sampler, steps, num, seed)
+        times, states, labels = of_model(load_model(model, weights, device), class_, sampler, steps, num, seed, device)
     if out.suffix.lower() == ".gif":
         content = animate(states, times, labels)
     else:
@@ -247,21 +266,30 @@ def trajectory(
     click.echo(str(out))
 
 
+def device_of(model: str | None, weights: str, device: str) -> str:
+    """Where a model is to run; the exact mixture, which has no weights, is computed on the CPU."""
+    if model is not None:
+        return find_device(device)
+    for name, value, usual in (("weights", weights, ("ema",)), ("device", device, ("auto", "cpu"))):
+        if value not in usual:
+            raise BadInput(f"--{name} {value}: give a --model; the exact mixture has no weights and stays on the cpu")
+    return "cpu"
+
+
 def of_model(
-    name: str, class_: str | None, sampler: str, steps: int, num: int | None, seed: int
+    model: Model, class_: str | None, sampler: str, steps: int, num: int | None, seed: int, device: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Times and states of a model's run, in the units of its data, and the labels."""
     import torch
 
     from scoresde.cli.draw import choose_labels
-    from scoresde.model import load_model
     from scoresde.plotting import record
 
-    model = load_model(name)
     n = num or (400 if len(model.event_shape) == 1 else 16)
     y = choose_labels(model, class_, n, 0)
-    cond = {} if y is None else {"y": y}
-    times, states = record(model.denoiser, (n, *model.event_shape), sampler, steps, seed=seed, cond=cond)
+    cond = {} if y is None else {"y": y.to(device)}
+    shape = (n, *model.event_shape)
+    times, states = record(model.denoiser, shape, sampler, steps, seed=seed, cond=cond, device=device)
     decoded = torch.stack([model.scaler.decode(torch.from_numpy(state)) for state in states]).numpy()
     points = len(model.event_shape) == 1  # images stand in rows of eight, not in those of their classes
     return times, decoded, y.numpy() if y is not None and class_ is None and points else None

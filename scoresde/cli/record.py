@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +42,8 @@ class Settings(BaseModel):
     numpy: str = "?"
 
 
-class Latent(BaseModel):
-    """The file of the states that a run started from."""
+class Source(BaseModel):
+    """A file that a run started from: latents, samples, an image."""
 
     model_config = ConfigDict(strict=True)
 
@@ -59,9 +60,7 @@ class Latent(BaseModel):
                 return path
         if paths:
             raise BadInput(f"{str(paths[0])!r} is not what the run started from: the record says {self.sha256[:12]}…")
-        raise BadInput(
-            f"the run started from the latents of {self.file!r}, which is not there: put it beside the record"
-        )
+        raise BadInput(f"the run started from {self.file!r}, which is not there: put it beside the record")
 
 
 class Record(BaseModel):
@@ -81,7 +80,7 @@ class Record(BaseModel):
     batch_size: int = Field(ge=1)
     times: list[float]
     save_every: int | None = Field(None, ge=1)
-    from_latent: Latent | None = None
+    from_latent: Source | None = None
 
     def request(self, model: Model, sampler: Sampler, device: str, latent: Path | None = None) -> Request:
         """The same run, by this model and sampler."""
@@ -122,24 +121,22 @@ def find_record(path: Path) -> Path:
     """The record of any of a run's files, which stands beside it."""
     if not path.is_file():
         raise BadInput(f"{str(path)!r}: no such file")
-    stems = (path.stem, path.stem.removesuffix(TRAJECTORY))
+    stems = (path.stem, re.sub(rf"{TRAJECTORY}$|-sheet$|-\d+$", "", path.stem))  # an edit's pictures are numbered
     for stem in stems:
         if (record := path.with_name(f"{stem}.json")).is_file():
             return record
     raise BadInput(f"{str(path)!r}: its record {stems[-1]}.json is not beside it")
 
 
-def read_record(path: Path) -> Record:
-    """A record from its file; one that is damaged or of something else is refused in one line."""
+def read_record(path: Path) -> Record | dict[str, Any]:
+    """A record from its file, of an encoding or an edit as it stands there; a damaged one is refused in one line."""
     try:
         text = path.read_text(encoding="utf-8")
         facts = json.loads(text)
     except ValueError:  # no JSON, or no text
         raise BadInput(f"{str(path)!r} is no whole record of a run: not JSON") from None
-    if isinstance(facts, dict) and "encoded" in facts:
-        raise BadInput(f"{str(path)!r} is a record of `scoresde encode`: do again the command in it")
-    if isinstance(facts, dict) and "edited" in facts:
-        raise BadInput(f"{str(path)!r} is a record of `scoresde {facts['edited']}`: do again the command in it")
+    if isinstance(facts, dict) and ("encoded" in facts or "edited" in facts):
+        return facts  # pyright: ignore[reportUnknownVariableType]
     try:
         return Record.model_validate_json(text, strict=True)
     except ValidationError as error:

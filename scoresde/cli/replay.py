@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from scoresde.cli.again import VERSIONS, again
 from scoresde.cli.params import OneOf, find_device
 from scoresde.errors import BadInput
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from scoresde.cli.draw import Drawn, Run
     from scoresde.cli.record import Record
     from scoresde.samplers import Sampler
-
-VERSIONS = ("scoresde", "torch", "numpy", "device")
 
 
 @click.command("replay", short_help="Draw again what is in a file, and compare.")
@@ -35,7 +34,7 @@ VERSIONS = ("scoresde", "torch", "numpy", "device")
 )
 @click.pass_context
 def command(ctx: click.Context, file: Path, out: Path | None, model: str | None, device: str | None) -> None:
-    """Draw again what is in FILE, any of the files that `scoresde sample` wrote, and compare.
+    """Do again what is in FILE, which `sample`, `encode`, `edit`, `inpaint`, `interpolate` or `restore` wrote.
 
     The record beside FILE (.json) says how. The model must be the same, to the last bit, and so must be the numbers of
     the sampler (its revision). The samples are bitwise the same where torch and the machine are.
@@ -53,6 +52,9 @@ def command(ctx: click.Context, file: Path, out: Path | None, model: str | None,
 
     path = find_record(file)
     record = read_record(path)
+    if isinstance(record, dict):
+        again(path, record, model, device, out)
+        return
     sampler = find_sampler(record.settings.sampler)
     check_revision(record, sampler)
     device = find_device(device or record.settings.device)

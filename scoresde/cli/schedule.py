@@ -21,8 +21,18 @@ ROWS = 11
 @click.option("--model", metavar="NAME|PATH", help="The SDE of a model instead.")
 @click.option("--n", type=Whole(2), metavar="N", help=f"Times, evenly spaced from t_min to t_max (default: {ROWS}).")
 @click.option("--times", type=Numbers(), metavar="LIST", help="Times of your own instead: 1,0.5,0.1,0.")
+@click.option("--sampler", metavar="NAME", help="The times of this sampler's default grid instead.")
+@click.option("--steps", type=Whole(), metavar="N", help="With --sampler: the intervals (default: its own number).")
 @json_option
-def command(name: str | None, model: str | None, n: int | None, times: tuple[float, ...] | None, as_json: bool) -> None:
+def command(
+    name: str | None,
+    model: str | None,
+    n: int | None,
+    times: tuple[float, ...] | None,
+    sampler: str | None,
+    steps: int | None,
+    as_json: bool,
+) -> None:
     """The noise schedule of an SDE, vp unless NAME or --model says another, at times from t_min to t_max.
 
     \b
@@ -37,13 +47,21 @@ def command(name: str | None, model: str | None, n: int | None, times: tuple[flo
       scoresde schedule cosine --n 21
       scoresde schedule edm --times 80,5,0.5,0.002 --json
       scoresde schedule --model fashion-mnist
+      scoresde schedule --model fashion-mnist --sampler unipc --steps 10
     """  # noqa: D301 (click wants the \b)
     if name is not None and model is not None:
         raise BadInput(f"{name} and --model {model}: give one")
-    if n is not None and times is not None:
-        raise BadInput("--n and --times: give one")
+    given = [flag for flag, value in {"--n": n, "--times": times, "--sampler": sampler}.items() if value is not None]
+    if len(given) > 1:
+        raise BadInput(f"{' and '.join(given)}: give one")
+    if steps is not None and sampler is None:
+        raise BadInput(f"--steps {steps}: the steps of which --sampler? Evenly spaced times are --n")
     sde = find_sde(name, model)
-    rows = numbers(sde, even(sde, n or ROWS) if times is None else inside(sde, times))
+    if sampler is not None:
+        at = laid(sde, sampler, steps)
+    else:
+        at = even(sde, n or ROWS) if times is None else inside(sde, times)
+    rows = numbers(sde, at)
     if as_json:
         facts = {"name": None if model else name or "vp", "model": model, "sde": str(sde)}
         ends = {"t_min": sde.t_min, "t_max": sde.t_max}
@@ -58,6 +76,17 @@ def even(sde: Any, n: int) -> list[float]:
     import numpy as np
 
     return np.linspace(sde.t_min, sde.t_max, n).tolist()
+
+
+def laid(sde: Any, sampler: str, steps: int | None) -> list[float]:
+    """The times of a run by a sampler on its defaults, from t_max down."""
+    from scoresde.samplers import plan_run
+    from scoresde.samplers.registry import find_sampler
+
+    found = find_sampler(sampler)
+    if found.adaptive and steps is None:
+        raise BadInput(f"--sampler {sampler}: it chooses its times as it runs{': give --steps' * bool(found.build)}")
+    return list(plan_run(sde, found, steps)[0].times)
 
 
 def inside(sde: Any, times: tuple[float, ...]) -> list[float]:

@@ -30,12 +30,13 @@ def plot_scores(
     *,
     arrows: int = 17,
     extent: float = 2.6,
+    device: torch.device | str = "cpu",
 ) -> Figure:
     """The score ∇ log p_t of data in the plane at several times, over contours of log p_t where that is known.
 
-    ``source`` is an exact distribution with its ``sde``, or the denoiser of a model, which has its own and no density.
-    Default times: λ = 2, 0.5 and -1. Each panel reaches ``extent`` standard deviations, and its arrows have a scale of
-    their own: the score grows as 1/σ.
+    ``source`` is an exact distribution with its ``sde``, or the denoiser of a model, which has its own, no density,
+    and is called on ``device``. Default times: λ = 2, 0.5 and -1. Each panel reaches ``extent`` standard deviations,
+    and its arrows have a scale of their own: the score grows as 1/σ.
 
     >>> import scoresde
     >>> data, sde = scoresde.GaussianMixture.example(2), scoresde.VPSDE()
@@ -65,7 +66,7 @@ def plot_scores(
             levels = logs.max() + np.array(DROPS)
             ax.contour(places[0], places[1], logs, levels, cmap="Blues", linewidths=1.1, linestyles="solid", zorder=1)
         places, points = _lattice(centre, half * (1 - 1 / arrows), arrows)
-        s = source.score(points, family, t) if isinstance(source, Distribution) else _score(source, points, t)
+        s = source.score(points, family, t) if isinstance(source, Distribution) else _score(source, points, t, device)
         u, v = s.reshape(arrows, arrows, 2).numpy().transpose(2, 0, 1)
         unit = (
             np.quantile(np.hypot(u, v), 0.9) * arrows / (2.4 * half)
@@ -96,6 +97,6 @@ def _lattice(centre: np.ndarray, half: float, n: int) -> tuple[list[np.ndarray],
     return places, torch.from_numpy(np.stack(np.meshgrid(*places), -1).reshape(-1, 2))
 
 
-def _score(denoiser: Any, points: torch.Tensor, t: float) -> torch.Tensor:
+def _score(denoiser: Any, points: torch.Tensor, t: float, device: torch.device | str) -> torch.Tensor:
     with torch.no_grad():
-        return denoiser.score(points.float(), t).double()
+        return denoiser.score(points.float().to(device), t).double().cpu()
