@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -131,6 +132,24 @@ def test_a_moving_picture_has_a_frame_for_each_state(shape: tuple[int, ...]) -> 
     assert all((a != b).any() for a, b in itertools.pairwise(frames))
 
 
+@pytest.mark.parametrize("shape", [(6, 2), (5, 1, 8, 8), (5, 3, 9, 7)])
+def test_a_video_shows_what_the_moving_picture_shows(shape: tuple[int, ...]) -> None:
+    states, times = np.random.default_rng(0).normal(size=(4, *shape)), [1.0, 0.5, 0.2, 0.0]
+    with av.open(io.BytesIO(animate(states, times, form="mp4"))) as video:
+        (stream,) = video.streams.video
+        assert stream.codec_context.name == "h264" and stream.average_rate == 12.5
+        shown = [frame.to_ndarray(format="rgb24").astype(float) for frame in video.decode(stream)]
+    with Image.open(io.BytesIO(animate(states, times))) as film:
+        for k in range(4):
+            film.seek(k)
+            frame = np.asarray(film.convert("RGB")).astype(float)
+            off = [np.abs(each[: frame.shape[0], : frame.shape[1]] - frame).mean() for each in shown[:4]]
+            assert off[k] < 0.5 * min(off[:k] + off[k + 1 :])  # half the colours and a palette lie between them
+    assert len(shown) == 4 + 18 and {each.shape for each in shown} == {shown[0].shape}
+    assert all(size % 2 == 0 for size in shown[0].shape[:2])  # players refuse odd ones
+    assert max(np.abs(each - shown[3]).mean() for each in shown[4:]) < 2  # the last one stays
+
+
 def test_a_record_is_the_run_of_sample() -> None:
     denoiser = PLANE.denoiser(scoresde.EDM())
     times, states = record(denoiser, (4, 2), "em", 6, seed=3)
@@ -151,6 +170,7 @@ def test_a_record_is_the_run_of_sample() -> None:
         (lambda: plot_scores(PLANE), "needs an sde"),
         (lambda: plot_scores(PLANE, scoresde.VPSDE(), [3.0]), "t = 3"),
         (lambda: animate(np.zeros((2, 3, 2)), [1.0]), "2 states and 1 times"),
+        (lambda: animate(np.zeros((1, 3, 2)), [1.0], form="mp3"), "did you mean 'mp4'"),
         (lambda: render(plot_samples(np.zeros((3, 2))), "pgn"), "did you mean 'png'"),
     ],
 )
@@ -159,7 +179,7 @@ def test_what_cannot_be_drawn_is_refused(wrong, what: str) -> None:
         wrong()
 
 
-STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF", "gif": b"GIF89a"}
+STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF", "gif": b"GIF89a", "mp4": b"\0\0\0\x20ftyp"}
 
 
 @pytest.mark.parametrize(
@@ -173,6 +193,7 @@ STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF", "gif": b"GIF89a"}
         "scores --model datasaurus --times 0.2 --out a.svg",
         "samples moons --num 50 --out a.png",
         "trajectory --steps 3 --num 20 --out a.gif",
+        "trajectory --steps 3 --num 20 --out a.mp4",
         "trajectory --model datasaurus --class dino --sampler ode --steps 2 --num 9 --out a.png",
     ],
 )
@@ -197,7 +218,7 @@ def test_commands_write_files_that_open(words: str, tmp_path: Path, monkeypatch:
     [
         ("schedules vpp", "did you mean 'vp'"),
         ("schedules --out a.jpg", "--out a.jpg: the name must end in .png, .svg or .pdf"),
-        ("trajectory --out a.mp4", "--out a.mp4: the name must end in .gif or .png; of a.gif `ffmpeg -i a.gif"),
+        ("trajectory --out a.webm", "--out a.webm: the name must end in .gif, .mp4 or .png"),
         ("scores --out no/a.png", "no folder 'no'"),
         ("shedules", "did you mean 'schedules'"),
         ("marginals --means 1,2", "2, 3 and 2 numbers"),
@@ -221,6 +242,15 @@ def test_a_mistake_is_one_line(words: str, what: str, tmp_path: Path, monkeypatc
     done = CliRunner().invoke(main, ["plot", *words.split()])
     assert done.exit_code == 2 and what in done.stderr and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_video_without_its_library_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "av", None)
+    monkeypatch.setattr(scoresde.plotting, "record", None)
+    done = CliRunner().invoke(main, ["plot", "trajectory", "--out", "a.mp4"])
+    assert done.exit_code == 2 and "pip install 'scoresde[video]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("words", ["scores --times 0.2", "trajectory --sampler ode --steps 2 --num 9"])

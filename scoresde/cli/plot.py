@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from scoresde.model import Model
 
 FIGURE = (".png", ".svg", ".pdf")
-FILM = (".gif", ".png")
-VIDEO = (".mp4", ".mov", ".mkv", ".webm", ".avi")  # not written, but often asked for
-HINT = "; of a.gif `ffmpeg -i a.gif -pix_fmt yuv420p a.mp4` makes a video"
+FILM = (".gif", ".mp4", ".png")
 COLUMNS = 6  # of a trajectory as one picture
 LARGEST = 1e6  # among the numbers of a mixture
 
@@ -48,8 +46,7 @@ class OutFile(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (n
         path = Path(value)
         if path.suffix.lower() not in self.allowed:
             endings = f"{', '.join(self.allowed[:-1])} or {self.allowed[-1]}"
-            hint = HINT if path.suffix.lower() in VIDEO and ".gif" in self.allowed else ""
-            raise BadInput(f"--out {value}: the name must end in {endings}{hint}")
+            raise BadInput(f"--out {value}: the name must end in {endings}")
         if not path.parent.is_dir():
             raise BadInput(f"--out {value}: no folder {str(path.parent)!r}")
         return path
@@ -233,11 +230,12 @@ def trajectory(
     seed: int,
     out: Path,
 ) -> None:
-    """A run from noise to samples, as a moving picture (.gif) or as one picture of some of its states (.png).
+    """A run from noise to samples, as a moving picture (.gif, .mp4) or as one picture of some of its states (.png).
 
     \b
     Examples:
       scoresde plot trajectory
+      scoresde plot trajectory --sampler dpm++2m --out run.mp4
       scoresde plot trajectory --sampler ode --sde flow --out flow.png
       scoresde plot trajectory --model datasaurus --class dino --num 142
     """  # noqa: D301 (click wants the \b)
@@ -247,7 +245,11 @@ def trajectory(
     from scoresde.model import load_model
     from scoresde.pictures import film
     from scoresde.plotting import animate, record
+    from scoresde.plotting.animation import video_library
 
+    form = out.suffix.lower()[1:]
+    if form == "mp4":
+        video_library()  # refused before the run where it is missing
     family, labels, device = find_sde(sde, model), None, device_of(model, weights, device)
     if model is None:
         from scoresde.analytic import GaussianMixture
@@ -257,8 +259,8 @@ def trajectory(
         times, states = record(GaussianMixture.example(2).denoiser(family), (num or 400, 2), sampler, steps, seed=seed)
     else:
         times, states, labels = of_model(load_model(model, weights, device), class_, sampler, steps, num, seed, device)
-    if out.suffix.lower() == ".gif":
-        content = animate(states, times, labels)
+    if form != "png":
+        content = animate(states, times, labels, form)
     else:
         shown = np.unique(np.linspace(0, len(times) - 1, COLUMNS).round().astype(int))
         content = film(states[shown], [f"t = {t:.2g}" for t in times[shown]], labels)
