@@ -29,6 +29,7 @@ import scoresde
 from scoresde.data import load
 from scoresde.denoiser import AnyDenoiser
 from scoresde.likelihood import Divergence, dequantise
+from scoresde.nn import MLP
 
 OURS = (1e-1, 1e-2, 3e-3, 2e-3, 1e-3, 5e-4, 3e-4, 2e-4, 1e-4, 3e-5, 1e-5)
 USUAL, LIMIT = (1e-2, 1e-3, 1e-4, 1e-5), 1e-7
@@ -203,12 +204,14 @@ def exact(name: str, f: Callable[[Tensor], Tensor], num: int) -> None:
 def exact_table() -> None:
     layers = [torch.nn.Linear(a, b) for a, b in ((DIMS, 128), (128, 128), (128, DIMS))]
     mlp = torch.nn.Sequential(layers[0], torch.nn.SiLU(), layers[1], torch.nn.SiLU(), layers[2]).requires_grad_(False)
+    own = scoresde.Denoiser(MLP((DIMS,)).requires_grad_(False), scoresde.VPSDE(), "eps", "t")
     mixture = scoresde.GaussianMixture.example(DIMS).denoiser(scoresde.VPSDE(), "v")
     print(
         "| network | points | at once, ms | a loop of products | a loop of calls and products |\n|---|---|---|---|---|"
     )
     for num in (1, 8, 64):
-        exact("MLP of width 128", mlp, num)
+        exact("three layers of width 128", mlp, num)
+        exact("nn.MLP", lambda x: own.predict("v", x, 0.5), num)
         exact("mixture", lambda x: mixture.predict("v", x, 0.5), num)
     print()
 
