@@ -31,8 +31,8 @@ from scoresde.sde import SDE, Time
 _TIME_OF: dict[str, Callable[[SDE, Tensor], Tensor]] = {
     "t": lambda sde, label: label,
     "1000t": lambda sde, label: label / 1000,
-    "index": lambda sde, label: (label + 1) / getattr(sde, "N", 1000),
-    "score_sde": lambda sde, label: label / (getattr(sde, "N", 1000) - 1),
+    "index": lambda sde, label: (label + 1) / sde.label_steps,
+    "score_sde": lambda sde, label: label / (sde.label_steps - 1),
     "lambda": lambda sde, label: sde.t_of_lam(label),
     "log_sigma/4": lambda sde, label: sde.t_of_lam(-4 * label),
 }

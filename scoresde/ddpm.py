@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -57,8 +56,6 @@ class DDPM(SDE):
     >>> ddpm.N, bool(torch.isclose(ddpm.alpha(torch.tensor(0.001)) ** 2, torch.tensor(1 - 1e-4)))
     (1000, True)
     """
-
-    by_index: ClassVar[bool] = True  # a network with a label per step knows no time between
 
     betas: tuple[float, ...]
     t_min: float = 0.0

@@ -41,8 +41,8 @@ FORMS = ("eps", "x0", "v", "score", "flow", "edm")
 TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {
     "t": lambda sde, t: t,
     "1000t": lambda sde, t: 1000 * t,
-    "index": lambda sde, t: t * getattr(sde, "N", 1000) - 1,  # DDPM: step n sits at t = (n + 1)/N
-    "score_sde": lambda sde, t: t * (getattr(sde, "N", 1000) - 1),
+    "index": lambda sde, t: t * sde.label_steps - 1,  # DDPM: step n sits at t = (n + 1)/N
+    "score_sde": lambda sde, t: t * (sde.label_steps - 1),
     "lambda": lambda sde, t: sde.lam(t),
     "log_sigma/4": lambda sde, t: -0.25 * sde.lam(t),  # EDM's c_noise = log(ρ)/4
 }
@@ -70,10 +70,7 @@ def mix(form: str, sde: SDE, t: Tensor, sigma_data: float = 0.5) -> tuple[Tensor
 
 
 def _checked(out: Tensor, x: Tensor, learned: bool) -> Tensor:
-    """A network's output in the dtype of the state x, if it has x's shape: nothing is broadcast silently.
-
-    With a learned variance it has twice the channels.
-    """
+    """A network's output in x's dtype, if it has x's shape (of a learned variance, twice the channels)."""
     if not isinstance(out, Tensor):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadInput(f"the network returned {type(out).__name__}, not a tensor: wrap it in a function that does")
     if out.shape != (_doubled(x) if learned else x.shape):
@@ -129,8 +126,7 @@ class Plan(NamedTuple):
 class AnyDenoiser:
     """What samplers take: an SDE, any form at any times, and a plan for a known list of times.
 
-    A network with its SDE is a `Denoiser`; a wrapper around another denoiser writes ``sde``, ``predict`` and ``plan``
-    too, and inherits the named forms.
+    A network with its SDE is a `Denoiser`; a wrapper writes ``sde``, ``predict`` and ``plan`` too, and has the rest.
     """
 
     sde: SDE
@@ -138,6 +134,7 @@ class AnyDenoiser:
     varies: bool = False  # whether some calls make fewer
     guidance: str = ""  # what it adds to the model, for the error when that is too strong
     given: Mapping[str, Tensor] = MappingProxyType({})  # conditions it brings along, a row for each sample
+    sigma_data: float = 0.5  # of the form "edm"
 
     def rows(self, t: Tensor) -> Tensor:
         """Network rows per sample of a call at each of the times t."""
@@ -150,6 +147,12 @@ class AnyDenoiser:
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
         """The form at ``times`` for states like x, with every schedule number computed."""
         raise NotImplementedError
+
+    def from_x0(self, form: str, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(skip, scale) with form = skip x + scale x̂_0, as ε̂ = (x - α x̂_0)/σ."""
+        a, b = mix(choose("form", form, FORMS), self.sde, t, self.sigma_data)
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        return b / sigma, a - b * alpha / sigma
 
     def x0(self, x: Float[Tensor, "batch *event"], t: float | Tensor, **cond: Any) -> Float[Tensor, "batch *event"]:
         """x̂_0 = E[x_0 | x_t] (Tweedie)."""

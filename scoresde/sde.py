@@ -7,7 +7,7 @@ reverse SDE and probability flow are derived from them here, once. Times are flo
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +43,20 @@ class SDE(NoiseSchedule):
         require(all(map(math.isfinite, numbers)), self, "finite numbers")
         require(0 <= self.t_min < self.t_max, self, "0 <= t_min < t_max")
 
-    by_index: ClassVar[bool] = False  # whether its networks know whole steps of a chain alone
+    @property
+    def N(self) -> int | None:
+        """Steps of the chain that it is; a continuous SDE is none."""
+        return None
+
+    @property
+    def by_index(self) -> bool:
+        """Whether it is a chain, whose networks know whole steps alone."""
+        return self.N is not None
+
+    @property
+    def label_steps(self) -> int:
+        """The steps that indices and labels count: the chain's, or 1000 (Song et al. 2021)."""
+        return self.N or 1000
 
     def drift(self, x: Float[Tensor, "batch *event"], t: Time) -> Float[Tensor, "batch *event"]:
         """The forward drift f(t) x."""

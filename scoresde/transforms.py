@@ -10,17 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import FORMS, AnyDenoiser, Plan, mix
-from scoresde.errors import BadInput, SolverFailure, choose
+from scoresde.denoiser import AnyDenoiser, Plan
+from scoresde.errors import BadInput, SolverFailure
 from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
-
-
-def from_x0(form: str, sde: SDE, t: Tensor) -> tuple[Tensor, Tensor]:
-    """(skip, scale) with form = skip x + scale x̂_0, as ε̂ = (x - α x̂_0)/σ."""
-    a, b = mix(form, sde, t)
-    alpha, sigma = sde.alpha(t), sde.sigma(t)
-    return b / sigma, a - b * alpha / sigma
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +24,7 @@ class Wrapper(AnyDenoiser):
     sde: SDE = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("sde", "rows_per_call", "varies"):
+        for name in ("sde", "rows_per_call", "varies", "sigma_data"):
             object.__setattr__(self, name, getattr(self.inner, name))
 
     def rows(self, t: Tensor) -> Tensor:
@@ -48,12 +41,12 @@ class Transformed(Wrapper):
     transform: Callable[[Tensor], Tensor]
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
-        skip, scale = from_x0(choose("form", form, FORMS), self.sde, like(t, x))
+        skip, scale = self.from_x0(form, like(t, x))
         return skip * x + scale * self.transform(self.inner.predict("x0", x, t, **cond))
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
         inner = self.inner.plan("x0", times, x, **cond)
-        skip, scale = from_x0(form, self.sde, torch.tensor(list(times), dtype=torch.float64))
+        skip, scale = self.from_x0(form, torch.tensor(list(times), dtype=torch.float64))
 
         def learned(i: int, x: Tensor) -> tuple[Tensor, Tensor]:
             assert inner.learned

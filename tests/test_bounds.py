@@ -31,7 +31,7 @@ def draw(n: int, N: int, sde: scoresde.SDE, seed: int = 0) -> tuple[Tensor, Tens
 @pytest.mark.parametrize("name", ["vp", "cosine", "ve", "ddpm"])
 def test_every_term_is_the_divergence_of_two_gaussians(name: str, variance: str) -> None:
     sde = SDES[name]
-    N = getattr(sde, "N", 20)
+    N = sde.N or 20
     x0, t, noise = draw(40, N, sde)
     t = torch.where(t < 1.5 / N * sde.t_max, 2 / N * sde.t_max, t)  # the first step is the decoder's
     x, s = sde.perturb(x0, t, noise), chain_times(sde, N, t)

@@ -10,7 +10,7 @@ from test_posterior_laws import PRIOR, ROOT, ROUND
 import scoresde
 from scoresde import SAMPLERS, BadInput, Gaussian
 from scoresde.grids import make_grid
-from scoresde.guidance import Matrix, compose, gaussian_posterior
+from scoresde.guidance import Matrix, classifier_free, compose, gaussian_posterior
 from scoresde.samplers.law import output_law
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -68,6 +68,29 @@ def test_calls_are_counted_and_events_have_any_shape() -> None:
     )
     assert run.network_evals == 3 * run.nfe == 150
     assert torch.allclose(run.x.mean(0), torch.tensor(2 / 3), atol=0.15)
+
+
+def test_parts_keep_their_intervals_and_their_own_weights_of_each_sample() -> None:
+    """Composed with a prior like itself, one posterior is itself again, whatever guides it."""
+    sde, classes = scoresde.EDM(), torch.tensor([0, 1, 0, 1])
+
+    def network(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        return x / 2 if y is None else x / 2 + torch.where(y == 2, 0, y)[:, None]
+
+    plain = scoresde.Denoiser(lambda x, t, y: network(x, t), sde, "x0")
+    one = scoresde.Denoiser(network, sde, "x0")
+    within = classifier_free(one, 3.0, null=2, interval=(0.5, 5.0))
+    run = dict(shape=(4, 2), sampler="ddim", steps=10, cond={"y": classes}, dtype=F64)
+    alone, both = scoresde.sample(within, **run), scoresde.sample(compose(plain, [within]), **run)
+    assert torch.allclose(both.x, alone.x, rtol=1e-12)
+    assert both.network_evals == alone.network_evals + 10 and 10 < alone.network_evals < 20
+    each = classifier_free(one, torch.tensor([0.5, 1.0, 2.0, 3.0]), null=2)
+    alone = scoresde.sample(each, **run)
+    for parts in ([each], [each, plain]):
+        both = scoresde.sample(compose(plain, parts), **run, batch_size=2)
+        assert torch.allclose(both.x, alone.x, rtol=1e-12)
+    with pytest.raises(BadInput, match="only one of them can"):
+        compose(plain, [each, each])
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,13 @@ def test_what_is_refused() -> None:
     for bad in (torch.tensor([[0.5, 1.0]]), torch.tensor([[256, 1]]), torch.tensor([[-1, 1]])):
         with pytest.raises(BadInput, match="whole numbers 0 to 255"):
             discrete_log_prob(denoiser, bad, 3)
-    for how, match in [({}, "number of steps N"), ({"N": 3, "continuous": True}, "no steps"), ({"N": 0}, "N = 0")]:
+    for how, match in [
+        ({}, "number of steps N"),
+        ({"N": 3, "continuous": True}, "no steps"),
+        ({"N": 0}, "N = 0"),
+        ({"N": 3, "strata": 9}, "strata = 9 does nothing"),
+        ({"variance": "upper", "continuous": True}, "'upper' does nothing"),
+    ]:
         with pytest.raises(BadInput, match=match):
             variational_bound(denoiser, x, **how)
     with pytest.raises(BadInput, match=r"\[-1, 1\]"):

@@ -20,6 +20,7 @@ from scoresde.train.engine import Engine
 from scoresde.train.run import Run
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -55,6 +56,7 @@ kept = whole({{f"{{i}}/{{k}}": v for i, e in runs[1].optimiser.state_dict()["sta
 found = {{"held": held, "kept": kept, "first": first, "again": again, "seen": seen, "levels": run.by_level.total}}
 torch.save(found, sys.argv[1] + str(rank))
 torch.distributed.destroy_process_group()
+os._exit(0)  # gloo's threads, if they outlive the interpreter's end, abort the process
 """
 CONFIG: dict[str, Any] = {
     "data": {"name": "moons"},

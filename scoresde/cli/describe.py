@@ -68,8 +68,8 @@ def time_convention(config: Any, sde: Any) -> str:
 
     label = TIMES[choose("time label", config.time, TIMES)]
     times = config.train.times
-    chain = times["name"] == "index" or (times["name"] == "loss_aware" and hasattr(sde, "N"))
-    N = int(getattr(sde, "N", times.get("N", 1000)))
+    chain = times["name"] == "index" or (times["name"] == "loss_aware" and sde.by_index)
+    N = sde.N or int(times.get("N", sde.label_steps))
     first, last = (1 / N, 1.0) if chain else (sde.t_min, sde.t_max)
     labels = label(sde, torch.tensor([first, last], dtype=torch.float64)).tolist()
     kind = f"discrete, N={N}" if chain else f"continuous, t in [{sde.t_min:g}, {sde.t_max:g}]"

@@ -86,9 +86,7 @@ GIVE_STEPS = ("steps", "nfe", "grid", "times", "sigmas", "logsnr", "start")
 @click.option(
     "--dtype", type=OneOf("float32", "float64"), default="float32", metavar="NAME", help="float32 (default) or float64."
 )
-@click.option(
-    "--batch-size", type=Whole(), metavar="N", help="Samples at a time: changes memory and rounding, nothing else."
-)
+@click.option("--batch-size", type=Whole(), metavar="N", help="Samples at a time: memory and rounding.")
 @click.option(
     "--save-every",
     type=Whole(),

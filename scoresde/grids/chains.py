@@ -58,7 +58,7 @@ def respaced_times(sde: SDE, spec: str | Sequence[int]) -> Times:
     >>> respaced_times(scoresde.DDPM.named("cosine", 10), "ddim4")
     (1.0, 0.7, 0.4, 0.1, 0.0)
     """
-    N = int(getattr(sde, "N", 1000))
+    N = sde.label_steps
     kept = [max(sde.t_min, (i + 1) / N * sde.t_max) for i in reversed(respace(N, spec))]
     return check_times([*kept, 0.0], sde)
 

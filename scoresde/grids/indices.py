@@ -24,7 +24,7 @@ class _Range(NamedTuple):
 
 
 def _range(sde: SDE, first: float) -> _Range:
-    N = int(getattr(sde, "N", 1000))
+    N = sde.label_steps
     high, t_min = first / sde.t_max * N, sde.t_min / sde.t_max * N
     return _Range(N, high, 1.0 if t_min <= 1 < high else t_min)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,26 +22,24 @@ from scoresde.errors import BadInput, choose
 from scoresde.guidance.terms import classes_of
 from scoresde.guidance.weights import Weight, check_weight, per_row, told, weights
 from scoresde.schedule import like
-from scoresde.sde import SDE
+from scoresde.transforms import Wrapper
 
 LogProb = Callable[[Tensor, Tensor, Any], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class ClassifierGuided(AnyDenoiser):
+class ClassifierGuided(Wrapper):
     """What `classifier_guidance` returns."""
 
-    inner: AnyDenoiser
     log_prob: LogProb
     w: Weight
     conditional: bool = False
     chain: tuple[float, ...] | None = None
-    sde: SDE = field(init=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         w = check_weight(self.w)
-        values = {name: getattr(self.inner, name) for name in ("sde", "rows_per_call", "varies")}
-        values |= {"w": w, "given": per_row([w], [self.inner]), "guidance": f"classifier guidance with {told(w)}"}
+        values = {"w": w, "given": per_row([w], [self.inner]), "guidance": f"classifier guidance with {told(w)}"}
         for name, value in values.items():
             object.__setattr__(self, name, value)
         if not callable(self.log_prob):
@@ -55,9 +53,6 @@ class ClassifierGuided(AnyDenoiser):
         """How many classes the classifier says that it knows, by their number or names."""
         classes = getattr(self.log_prob, "classes", None)
         return classes if isinstance(classes, int) else len(classes) if isinstance(classes, tuple) else None
-
-    def rows(self, t: Tensor) -> Tensor:
-        return self.inner.rows(t)
 
     def _begin(self, cond: dict[str, Any], x: Tensor) -> tuple[Weight, Any, dict[str, Any]]:
         """The weight, y, and the inner denoiser's conditions."""
@@ -76,7 +71,7 @@ class ClassifierGuided(AnyDenoiser):
 
     def _gain(self, form: str, t: Tensor) -> Tensor:
         """What ∇ log p is times in this form."""
-        u, v = mix(form, self.sde, t)
+        u, v = mix(form, self.sde, t, self.sigma_data)
         alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
         return sigma * (u * sigma / alpha - v)
 

@@ -24,7 +24,6 @@ from scoresde.guidance.weights import Weight, check_weight, per_row, told, weigh
 from scoresde.samplers.solver import cut
 from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
-from scoresde.transforms import from_x0
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +63,7 @@ class Guided(AnyDenoiser):
             "w": ws,
             "inner": inner,
             "sde": inner.sde,
+            "sigma_data": inner.sigma_data,
             "given": per_row(ws, denoisers),
             "rows_per_call": sum(term.denoiser.rows_per_call for term in used),
             "varies": any(term.denoiser.varies for term in used) or (self.interval is not None and len(used) > 1),
@@ -132,7 +132,7 @@ class Guided(AnyDenoiser):
         out = _mixed(outs, ws)
         if not self.rescale:
             return out
-        skip, scale = from_x0(form, self.sde, like(t, x))
+        skip, scale = self.from_x0(form, like(t, x))
         return skip * x + scale * _rescaled(out, outs[1], self.rescale)
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
@@ -153,7 +153,7 @@ class Guided(AnyDenoiser):
             return _rescaled(out, outs[1], self.rescale) if self.rescale else out, v
 
         if self.rescale:
-            skip, scale = (c.tolist() for c in from_x0(form, self.sde, t))
+            skip, scale = (c.tolist() for c in self.from_x0(form, t))
         else:
             skip, scale = [0.0] * len(times), [1.0] * len(times)
         learned = cast(Any, lambda i, x: call(i, x, True)) if spreads else None  # pyright: ignore

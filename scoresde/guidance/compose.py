@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, KeysView, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import FORMS, AnyDenoiser, Plan
-from scoresde.errors import BadInput, choose
+from scoresde.denoiser import AnyDenoiser, Plan, layers
+from scoresde.errors import BadInput
 from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
-from scoresde.transforms import from_x0
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,21 +23,42 @@ class Composed(AnyDenoiser):
     posteriors: tuple[AnyDenoiser, ...]
     precisions: tuple[Tensor, ...] | None  # of the prior, then of each posterior, (D, D)
     sde: SDE = field(init=False)
+    parts: list[tuple[AnyDenoiser, KeysView[str]]] = field(init=False, repr=False)  # and what each brings along
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sde", self.prior.sde)
-        object.__setattr__(self, "rows_per_call", sum(each.rows_per_call for each in (self.prior, *self.posteriors)))
+        parts = (self.prior, *self.posteriors)
+        brought = [{name: rows for layer in layers(each) for name, rows in layer.given.items()} for each in parts]
+        if sum(map(bool, brought)) > 1:
+            raise BadInput("compose: two of the denoisers have a guidance weight for each sample: only one of them can")
+        values = {
+            "sde": self.prior.sde,
+            "sigma_data": self.prior.sigma_data,
+            "rows_per_call": sum(each.rows_per_call for each in parts),
+            "varies": any(each.varies for each in parts),
+            "given": {name: rows for each in brought for name, rows in each.items()},
+            "parts": [(each, own.keys()) for each, own in zip(parts, brought, strict=True)],
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def rows(self, t: Tensor) -> Tensor:
+        return torch.stack([each.rows(t) for each, _ in self.parts]).sum(0)
+
+    def _each(self, cond: dict[str, Any]) -> Iterator[tuple[AnyDenoiser, dict[str, Any]]]:
+        """Prior and posteriors with their conditions: what one of them brings along is not for the others."""
+        for each, own in self.parts:
+            yield each, {name: value for name, value in cond.items() if name in own or name not in self.given}
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         time = like(t, x)
-        skip, scale = from_x0(choose("form", form, FORMS), self.sde, time)
-        each = [denoiser.predict("x0", x, t, **cond) for denoiser in (self.prior, *self.posteriors)]
+        skip, scale = self.from_x0(form, time)
+        each = [denoiser.predict("x0", x, t, **own) for denoiser, own in self._each(cond)]
         return skip * x + scale * self._product(each, self.sde.alpha(time) / self.sde.sigma(time))
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
-        plans = [denoiser.plan("x0", times, x, **cond) for denoiser in (self.prior, *self.posteriors)]
+        plans = [denoiser.plan("x0", times, x, **own) for denoiser, own in self._each(cond)]
         t = torch.tensor(list(times), dtype=torch.float64)
-        skip, scale = from_x0(choose("form", form, FORMS), self.sde, t)
+        skip, scale = self.from_x0(form, t)
         ratio = (self.sde.alpha(t) / self.sde.sigma(t)).to(x).unbind()
         return Plan(skip.tolist(), scale.tolist(), lambda i, x: self._product([plan(i, x) for plan in plans], ratio[i]))
 

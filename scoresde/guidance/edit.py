@@ -40,7 +40,7 @@ def time_of(strength: float, sde: SDE) -> float:
 def _on_chain(t: float, sde: SDE) -> float:
     """The time itself, on a chain the next whole index above t_min."""
     if sde.by_index:
-        step = sde.t_max / int(getattr(sde, "N", 1000))
+        step = sde.t_max / sde.label_steps
         t = max(math.ceil(t / step - 1e-9), math.floor(sde.t_min / step + 1e-9) + 1) * step
     return min(t, sde.t_max)
 

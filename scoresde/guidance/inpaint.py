@@ -121,7 +121,7 @@ def inpaint(
     x = torch.where(hidden, sde.prior_std(t) * z, sde.perturb(known, t, z))
     result = sample(denoiser, known.shape, sampler, steps, x=x, **how)
     out = torch.where(hidden, result.x, known)
-    settings = {name: value for name, value in result.settings.items() if name != "hook"}
+    settings = {name: value for name, value in result.settings.items() if name not in ("hook", "x")}
     return replace(
         result,
         x=out if basis is None else rotate(basis.T, out),

@@ -11,12 +11,12 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import FORMS, AnyDenoiser, Plan
-from scoresde.errors import BadInput, choose
+from scoresde.denoiser import AnyDenoiser, Plan
+from scoresde.errors import BadInput
 from scoresde.guidance.methods import At, Method, Operator, Problem, find_method
 from scoresde.guidance.operators import Linear, LinearMap
 from scoresde.schedule import like
-from scoresde.transforms import Wrapper, from_x0
+from scoresde.transforms import Wrapper
 
 Strength = float | Callable[[Tensor], Tensor]
 
@@ -51,7 +51,7 @@ class Measured(Wrapper):
         object.__setattr__(self, "guidance", f"method {self.name!r} with strength = {strength}")
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
-        skip, scale = from_x0(choose("form", form, FORMS), self.sde, like(t, x))
+        skip, scale = self.from_x0(form, like(t, x))
         time = torch.as_tensor(t, dtype=x.dtype, device=x.device).reshape(-1)
         numbers = self.sde.alpha(time), self.sde.sigma(time), self._strength(time)
         x0, _ = self._moved(lambda x: (self.inner.predict("x0", x, t, **cond), None), x, numbers)
@@ -60,7 +60,7 @@ class Measured(Wrapper):
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
         inner = self.inner.plan("x0", times, x, **cond)
         t = torch.tensor(list(times), dtype=torch.float64)
-        skip, scale = from_x0(choose("form", form, FORMS), self.sde, t)
+        skip, scale = self.from_x0(form, t)
         self._refuse(x)
         with torch.no_grad():
             self._problem(torch.zeros_like(x))

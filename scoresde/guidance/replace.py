@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from scoresde.denoiser import FORMS, Plan
-from scoresde.errors import BadInput, choose
+from scoresde.denoiser import Plan
+from scoresde.errors import BadInput
 from scoresde.schedule import like
 from scoresde.sde import SDE
-from scoresde.transforms import Wrapper, from_x0
+from scoresde.transforms import Wrapper
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +42,14 @@ class Replaced(Wrapper):
 
     def predict(self, form: str, x: Tensor, t: float | Tensor, **cond: Any) -> Tensor:
         known, hidden, cond = _known(x, cond)
-        skip, scale = from_x0(choose("form", form, FORMS), self.sde, like(t, x))
+        skip, scale = self.from_x0(form, like(t, x))
         return torch.where(hidden, self.inner.predict(form, x, t, **cond), skip * x + scale * known)
 
     def plan(self, form: str, times: Sequence[float], x: Tensor, **cond: Any) -> Plan:
         known, hidden, cond = _known(x, cond)
         inner = self.inner.plan(form, times, x, **cond)
         at = torch.tensor(list(times), dtype=torch.float64)
-        skip, scale = (values.tolist() for values in from_x0(choose("form", form, FORMS), self.sde, at))
+        skip, scale = (values.tolist() for values in self.from_x0(form, at))
 
         def merge(i: int, x: Tensor, out: Tensor) -> Tensor:
             out = torch.add(inner.skip[i] * x, out, alpha=inner.scale[i])

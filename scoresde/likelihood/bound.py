@@ -21,7 +21,7 @@ from scoresde.denoiser import Denoiser
 from scoresde.errors import BadInput, positive
 from scoresde.likelihood.density import Affine
 from scoresde.likelihood.trace import BOUND
-from scoresde.losses.vlb import decoder_nats, prior_bound, vlb_loss
+from scoresde.losses.vlb import chain_steps, decoder_nats, prior_bound, vlb_loss
 from scoresde.noise import SeededNoise
 from scoresde.schedule import per_sample
 
@@ -53,9 +53,9 @@ def variational_bound(
     N: int | None = None,
     *,
     continuous: bool = False,
-    strata: int = STRATA,
+    strata: int | None = None,
     levels: int | None = None,
-    variance: str = "upper",
+    variance: str | None = None,
     seed: int = 0,
     first: int = 0,
     scaler: Affine | None = None,
@@ -64,10 +64,11 @@ def variational_bound(
     """The bound at x with one draw of noise per sample and term: unbiased, with N or ``strata`` calls per sample.
 
     N             steps of the chain, a DDPM's own by default
-    continuous    the limit N → ∞ instead, λ drawn uniformly in each of ``strata`` equal parts of its range
+    continuous    the limit N → ∞ instead, λ drawn uniformly in each of ``strata`` equal parts of its range (128)
     levels        x are whole numbers 0..levels-1 that the ``scaler`` takes to [-1, 1]; else L_0 is a density
-    variance      of the reverse steps where the network has learned none, as in `scoresde.losses.vlb_loss`. With
-                  "upper" the bound tends to the likelihood; the decoder of "posterior" is too narrow for a density
+    variance      of the chain's reverse steps where the network has learned none, as in `scoresde.losses.vlb_loss`:
+                  "upper" by default, with which the bound tends to the likelihood; the decoder of "posterior" is too
+                  narrow for a density
     seed, first   noise is a function of seed and of the sample's index, which counts from ``first``
 
     >>> import torch, scoresde
@@ -76,8 +77,11 @@ def variational_bound(
     >>> bound.terms.shape, bound.total.shape
     (torch.Size([3, 10]), torch.Size([3]))
     """
-    if continuous and N is not None:
-        raise BadInput(f"N = {N} and continuous = True: the continuous bound has no steps; give one of them")
+    idle = {"N": N, "variance": variance} if continuous else {"strata": strata}
+    for name, value in idle.items():
+        if value is not None:
+            bound, has = ("continuous", "no steps") if continuous else ("chain's", "no strata (continuous=True has)")
+            raise BadInput(f"{name} = {value!r} does nothing here: the {bound} bound has {has}")
     x0 = x if scaler is None else scaler.encode(x)
     if not len(x0):
         raise BadInput("x: no samples")
@@ -88,19 +92,18 @@ def variational_bound(
     nats = dims * math.log(2)
     prior = nats * prior_bound(denoiser.sde, x0)
     if continuous:
-        terms = _integral(denoiser, x0, positive("strata", strata), noise, given)
+        terms = _integral(denoiser, x0, positive("strata", STRATA if strata is None else strata), noise, given)
         decoder = _reconstruction(denoiser, x0, levels, noise, given)
         total = terms.sum(1) + decoder + prior
     else:
-        own = N if N is not None else getattr(denoiser.sde, "N", None)
-        if own is None:
-            raise BadInput(f"give the number of steps N, or continuous=True: {denoiser.sde} has no chain of its own")
-        steps = positive("N", own)
+        steps = chain_steps(denoiser.sde, N)
         each: list[Tensor] = []
         for n in range(steps):
             t = torch.full((len(x0),), (n + 1) / steps * denoiser.sde.t_max, dtype=x0.dtype, device=x0.device)
             eps = noise(BOUND, n, x0)
-            each.append(nats * vlb_loss(denoiser, x0, t, eps, steps, levels=levels, variance=variance, **given))
+            each.append(
+                nats * vlb_loss(denoiser, x0, t, eps, steps, levels=levels, variance=variance or "upper", **given)
+            )
         terms = torch.stack(each, 1)
         decoder, total = terms[:, 0], terms.sum(1) + prior
     if levels is None and scaler is not None:  # a density in the data's units; the probability of a bin has none

@@ -96,10 +96,9 @@ def uniform(sde: SDE, *, spread: str = "stratified") -> Times:
 
 def index(sde: SDE, *, N: int | None = None, spread: str = "stratified") -> Times:
     """A step of DDPM's chain; N is the SDE's own number of steps where it has one, else 1000 by default."""
-    own = getattr(sde, "N", None)
-    if own is not None and N not in (None, own):
-        raise BadInput(f"times 'index': N = {N}, the chain has {own} steps")
-    steps = positive("N", N if N is not None else own or 1000)
+    if sde.by_index and N not in (None, sde.N):
+        raise BadInput(f"times 'index': N = {N}, the chain has {sde.N} steps")
+    steps = positive("N", sde.label_steps if N is None else N)
     return Times(lambda u: _plain(((u * steps).floor() + 1.0) / steps * sde.t_max), spread)
 
 
@@ -161,7 +160,7 @@ class LossAware(Times):
         if not 0 < floor <= 1:
             raise BadInput(f"times 'loss_aware': floor = {floor!r} must be in (0, 1]")
         self.sde, self.floor, self.spread = sde, floor, choose("spread", spread, SPREADS)
-        self.chain = getattr(sde, "N", None)  # a chain has times of its own
+        self.chain = sde.N  # a chain has times of its own
         self.bins = int(self.chain or positive("bins", bins))
         self.history = torch.zeros(self.bins, positive("history", history), dtype=torch.float64)
         self.count = torch.zeros(self.bins, dtype=torch.int64)

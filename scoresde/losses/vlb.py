@@ -89,14 +89,16 @@ def hybrid_loss(
     out, v = denoiser.outputs(x, t, **cond)
     error = per_sample((out - denoiser.target(x0, noise, t)).square()).mean(1)
     simple = weight(weighting, denoiser, like(t, x)).reshape(-1) * error
-    return simple + share * _steps(denoiser.sde, N) * _term(denoiser, x0, x, t, out.detach(), v, N, levels, "posterior")
+    return simple + share * chain_steps(denoiser.sde, N) * _term(
+        denoiser, x0, x, t, out.detach(), v, N, levels, "posterior"
+    )
 
 
-def _steps(sde: SDE, N: int | None) -> int:
-    own = getattr(sde, "N", None)
-    if N is None and own is None:
+def chain_steps(sde: SDE, N: int | None) -> int:
+    """The steps of the chain that a bound is of."""
+    if N is None and sde.N is None:
         raise BadInput(f"the bound needs a chain: give the number of steps N, {sde} has none of its own")
-    return positive("N", own if N is None else N)
+    return positive("N", sde.N if N is None else N)
 
 
 def _term(
@@ -111,7 +113,7 @@ def _term(
     variance: str,
 ) -> Tensor:
     """The term of the bound from the network's output at (x, t)."""
-    sde, steps = denoiser.sde, _steps(denoiser.sde, N)
+    sde, steps = denoiser.sde, chain_steps(denoiser.sde, N)
     if levels is not None and (not isinstance(levels, int) or levels < 2):
         raise BadInput(f"levels = {levels!r}: a discrete x_0 has at least 2 values")
     choose("variance", variance, VARIANCES)

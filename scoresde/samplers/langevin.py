@@ -175,7 +175,7 @@ class NormLangevin(Solver):
         """r ‖m‖/‖z‖ = sqrt(a) step σ of each Langevin row; 0 for the others, whatever their times."""
         rows, sde = self.table.rows, self.table.sde
         t = np.array([row.t for row in rows])
-        at, before = sde.knots(t.tolist()), sde.knots(np.maximum(t - sde.t_max / getattr(sde, "N", 1000), 0.0).tolist())
+        at, before = sde.knots(t.tolist()), sde.knots(np.maximum(t - sde.t_max / sde.label_steps, 0.0).tolist())
         stays = [row.t == row.t_next and len(row.b) == len(row.c) == 1 for row in rows]
         std = np.array([row.c[0] if stay else 0.0 for row, stay in zip(rows, stays, strict=True)])  # σ sqrt(2 step)
         return (at.alpha / before.alpha * std**2 / (2 * at.sigma)).tolist()

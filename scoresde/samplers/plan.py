@@ -305,6 +305,7 @@ def prepare(
         "dtype": str(dtype).removeprefix("torch."),
         "device": str(device),
         **({"hook": "given"} if hook else {}),
+        **({"x": "given"} if x is not None else {}),
         "revision": found.revision,
         "scoresde": __version__,
         "torch": torch.__version__,

@@ -36,7 +36,7 @@ class Result:
     rejected      refused (n,); -1 where a library keeps them to itself (`ode` by a method of scipy)
     t_each        the time of each sample (n,): times[-1], unless on_limit="return" stopped it before
     seed          None when the noise was given by the caller
-    settings      everything needed to draw x again, defaults filled in
+    settings      everything needed to draw x again, defaults filled in; what the caller handed over says "given"
     """
 
     x: Tensor
@@ -87,7 +87,8 @@ def sample(
     start         an `AnalyticStart`: the grid begins later, where the flow up to there is known from mean and variance;
                   or a `scoresde.guidance.Noised`: from data with noise
     first         index of the first sample: first=5 with one sample is row 5 of a larger run
-    batch_size    samples per network call; changes nothing but memory and rounding
+    batch_size    samples per network call: memory and rounding; an adaptive `ode`, which shares its steps over a batch,
+                  changes by about its tolerance
     dtype, device of the state; default: those of x, else float32 on the CPU
     callback      (i, t, t_next, x, x0_hat, nfe), once per interval, for each batch in turn
     grad          whether gradients flow through the run; "checkpoint": without keeping the network's activations

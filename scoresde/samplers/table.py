@@ -284,8 +284,7 @@ class Table(Solver):
                 x = acted_on(hook, i, self.rows[i].t_next, x, noise)
             if end and (every or i == last):
                 interval, start, stop, calls = end
-                # An Interval without the Python call of its constructor, in the loop that ought to cost nothing.
-                yield tuple.__new__(Interval, (interval, start, stop, x, estimate if x0 else x, calls))
+                yield Interval(interval, start, stop, x, estimate if x0 else x, calls)
 
     def _x0(self, x: Tensor, output: Tensor, t: float) -> Tensor:
         """x̂_0 from an output in the table's space, for callbacks."""

@@ -46,8 +46,8 @@ class Objective(nn.Module):
         self.times = make_times(train.times, denoiser.sde)
         self.uncertainty = Uncertainty() if train.uncertainty else None
         self.levels = UINT8 if config.data.scaler == "image" else None
-        own = getattr(denoiser.sde, "N", None)
-        self.N = own or int(train.times.get("N", 1000))
+        own = denoiser.sde.N
+        self.N = own or int(train.times.get("N", denoiser.sde.label_steps))
         what = f"train.objective = {train.objective!r}"
         if train.objective in ("hybrid", "vlb") and not (name == "index" or (own and name == "loss_aware")):
             raise BadInput(f"{what} is of the steps of a chain: choose times 'index'")
