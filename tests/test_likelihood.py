@@ -319,11 +319,23 @@ def test_what_is_refused() -> None:
     ]:
         with pytest.raises(BadInput, match=match):
             variational_bound(denoiser, x, **how)
+    for bad, how, match in [
+        (x * torch.nan, {}, "not finite"),
+        (x, {"first": -1}, "first = -1"),
+        (torch.tensor([[-1.0, 0.005]], dtype=x.dtype), {"levels": 256}, "x is between the 256 values"),
+    ]:
+        with pytest.raises(BadInput, match=match):
+            variational_bound(denoiser, bad, 3, **how)
+    with pytest.raises(BadInput, match="first = -1"):
+        discrete_log_prob(denoiser, torch.zeros(1, 2), 3, first=-1)
     with pytest.raises(BadInput, match=r"\[-1, 1\]"):
         variational_bound(denoiser, 9 * x, 3, levels=256)
     for how, match in [({"path": "slurp"}, "did you mean 'slerp'"), ({"n": 0}, "n = 0")]:
         with pytest.raises(BadInput, match=match):
             interpolate(x, x, **{"n": 2, **how})
+    for latent, match in ((0 * x, "points nowhere"), (x * torch.nan, "finite")):
+        with pytest.raises(BadInput, match=match):
+            interpolate(x, latent, 2)
 
 
 def test_a_network_without_a_derivative_is_refused() -> None:

@@ -181,6 +181,8 @@ def test_coverage_and_density_of_equal_distributions_have_their_expected_values(
 
 def test_expected_coverage_tends_to_one_minus_two_to_the_minus_k() -> None:
     assert expected_coverage(10**7, 10**7, 5) == pytest.approx(1 - 2**-5, abs=1e-6)
+    with pytest.raises(BadInput, match="n must be larger"):
+        expected_coverage(1, 1, 5)
     assert expected_coverage(2, 1, 1) == pytest.approx(1 / 2)  # the nearest of one real and one fake point
 
 

@@ -31,6 +31,8 @@ class Draw:
 
     def __post_init__(self) -> None:
         positive("num", self.num)
+        if self.batch_size is not None:
+            positive("batch_size", self.batch_size)
         if self.labels is not None and len(self.labels) != self.num:
             raise BadInput(f"labels: {len(self.labels)} of them for num = {self.num} samples")
 

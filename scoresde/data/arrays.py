@@ -144,6 +144,8 @@ def _load_numpy(
             if isinstance(loaded, np.ndarray):
                 return {"data": loaded}, ["data"]
             return {name: loaded[name] for name in loaded.files if name in wanted}, loaded.files
+    except PermissionError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
     except _NUMPY_ERRORS as error:
         reason = str(error).split("\n")[0] or type(error).__name__
         raise BadInput(f"{path}: damaged, truncated or not a plain npy/npz file ({reason})") from error

@@ -1,6 +1,7 @@
 """From the bytes of an image file to pixels: decoded, in the wanted colours, and cropped and resized if asked."""
 
 import io
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -55,7 +56,7 @@ def decode(content: bytes, what: str, channels: int | None = None, size: Size | 
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error).replace("\n", " ")
+        reason = re.sub(r" file <.*>", "", str(error).replace("\n", " "))  # <_io.BytesIO object at 0x…>
         raise BadInput(f"{what}: cannot be read as an image ({reason})") from error
     return pixels(image, what, channels, size)
 

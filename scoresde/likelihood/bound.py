@@ -23,6 +23,7 @@ from scoresde.likelihood.density import Affine
 from scoresde.likelihood.trace import BOUND
 from scoresde.losses.vlb import chain_steps, decoder_nats, prior_bound, vlb_loss
 from scoresde.noise import SeededNoise
+from scoresde.samplers.checks import check_denoiser, check_index, check_state
 from scoresde.schedule import per_sample
 
 STRATA = 128  # of the continuous bound
@@ -82,13 +83,18 @@ def variational_bound(
         if value is not None:
             bound, has = ("continuous", "no steps") if continuous else ("chain's", "no strata (continuous=True has)")
             raise BadInput(f"{name} = {value!r} does nothing here: the {bound} bound has {has}")
+    check_denoiser(denoiser)
+    check_index(first)
     x0 = x if scaler is None else scaler.encode(x)
+    check_state(x0, x0.dtype)
     if not len(x0):
         raise BadInput("x: no samples")
     given, dims = dict(cond or {}), per_sample(x0).shape[1]
     noise = SeededNoise(seed, range(first, first + len(x0)))
     if levels is not None and bool((x0.abs() > 1 + 1e-6).any()):
         raise BadInput(f"levels = {levels}: discrete data lie in [-1, 1] in the denoiser's units: give their scaler")
+    if levels is not None and bool(((level := (x0 + 1) * (levels - 1) / 2) - level.round()).abs().max() > 1e-2):
+        raise BadInput(f"levels = {levels}: x is between the {levels} values that lie evenly in [-1, 1]")
     nats = dims * math.log(2)
     prior = nats * prior_bound(denoiser.sde, x0)
     if continuous:

@@ -22,7 +22,7 @@ from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Numbers, Spacing, Times
 from scoresde.likelihood.trace import Divergence, Traced, check_derivative
-from scoresde.samplers.checks import check_denoiser, check_grad, check_state
+from scoresde.samplers.checks import check_denoiser, check_grad, check_index, check_state
 from scoresde.samplers.ode import FIXED, STEPPING
 from scoresde.samplers.plan import plan_encode
 from scoresde.samplers.registry import find_sampler
@@ -120,8 +120,7 @@ def log_prob(
     """
     how = Divergence(divergence, probes, probe, seed, chunk)
     check_grad(grad)
-    if not isinstance(first, int) or first < 0:
-        raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
+    check_index(first)
     check_denoiser(denoiser)
     with torch.inference_mode(False), torch.set_grad_enabled(bool(grad)):
         given = {key: _plain(value) for key, value in (cond or {}).items()}

@@ -21,6 +21,7 @@ from scoresde.errors import BadInput, positive
 from scoresde.likelihood.density import Likelihood, log_prob
 from scoresde.likelihood.trace import DEQUANTISE
 from scoresde.noise import SeededNoise
+from scoresde.samplers.checks import check_index
 
 
 def dequantise(x: Tensor, indices: Sequence[int], seed: int = 0, draw: int = 0) -> Tensor:
@@ -64,6 +65,7 @@ def discrete_log_prob(
     whole = not x.is_floating_point() or bool((x == x.round()).all())
     if not len(x) or not whole or not 0 <= x.min().item() <= x.max().item() < levels:  # on the host: 256 is no uint8
         raise BadInput(f"x: with levels = {levels} its values are the whole numbers 0 to {levels - 1}")
+    check_index(first)
     indices = range(first, first + len(x))
     found = [
         log_prob(denoiser, dequantise(x, indices, seed, draw), steps, seed=seed, first=first, **how)
@@ -72,7 +74,7 @@ def discrete_log_prob(
     each = torch.stack([one.log_prob for one in found])
     share = each.detach().softmax(0)
     error = (share * torch.stack([one.standard_error for one in found])).sum(0)  # the same probes: errors add
-    settings: Mapping[str, Any] = {**found[0].settings, "levels": levels, "draws": draws}
+    settings: Mapping[str, Any] = {**found[0].settings, "levels": levels, "draws": draws, "seed": seed}
     return Likelihood(
         each.logsumexp(0) - math.log(draws),
         error,

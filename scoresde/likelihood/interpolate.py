@@ -28,10 +28,14 @@ def interpolate(
     choose("path", path, PATHS)
     if a.shape != b.shape or a.dtype != b.dtype or not a.is_floating_point():
         raise BadInput(f"a and b must be alike, got {a.dtype} {tuple(a.shape)} and {b.dtype} {tuple(b.shape)}")
+    if not bool((a.isfinite() & b.isfinite()).all()):
+        raise BadInput("interpolate: latents are finite numbers")
     share = torch.linspace(0, 1, positive("n", n), dtype=a.dtype, device=a.device).reshape(-1, *[1] * a.ndim)
     if path == "lerp":
         return (1 - share) * a + share * b
     one, other = per_sample(a), per_sample(b)
+    if not bool((one.any(1) & other.any(1)).all()):
+        raise BadInput("slerp: a latent of zeros points nowhere: use 'lerp'")
     one, other = one / one.norm(dim=1, keepdim=True), other / other.norm(dim=1, keepdim=True)
     # Half the angle by its tangent: no digits are lost near 0 and π, as they are by the cosine.
     theta = like(2 * torch.atan2((one - other).norm(dim=1), (one + other).norm(dim=1)), a)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from scoresde.errors import BadInput
+from scoresde.errors import BadInput, positive
 from scoresde.metrics.sets import checked_pair, distances
 
 
@@ -61,6 +61,8 @@ def expected_coverage(n: int, m: int, k: int = 5) -> float:
     >>> round(expected_coverage(1000, 1000, 5), 4)
     0.9690
     """
+    if not (positive("k", k) < positive("n", n) and positive("m", m)):
+        raise BadInput(f"expected coverage: k = {k} nearest of n = {n} points: n must be larger")
     missed = 1.0
     for j in range(k):
         missed *= (n - 1 - j) / (n + m - 1 - j)

@@ -39,6 +39,8 @@ def nearest(x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     if x.shape[1:] != reference.shape[1:] or not len(x) or not len(reference):
         raise BadInput(f"nearest: {tuple(x.shape)} and {tuple(reference.shape)} are not two sets of equal events")
     flat, others = x.flatten(1).float(), reference.flatten(1).float()
+    if not bool(flat.isfinite().all() & others.isfinite().all()):
+        raise BadInput("nearest: some numbers are not finite")
     squares = others.square().sum(dim=1)
     rows = flat.split(max(1, _NUMBERS // len(others)))
     index = torch.cat([(squares - 2 * part @ others.T).argmin(dim=1) for part in rows])

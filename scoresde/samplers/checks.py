@@ -102,10 +102,16 @@ def check_hook(hook: Hook | None, sampler: Sampler, solver: Solver) -> None:
         raise BadInput(f"hook: {sampler.name!r} lets nothing act between its steps: choose from {', '.join(able)}")
 
 
+def check_index(first: Any) -> None:
+    """Refuse what is no index of a sample."""
+    if not isinstance(first, int) or first < 0:
+        raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
+
+
 def check_denoiser(denoiser: Any) -> None:
     """Refuse a bare network with a hint."""
     if not isinstance(denoiser, AnyDenoiser):
         raise TypeError(
-            f"sample needs a denoiser, got {type(denoiser).__name__}:"
+            f"a denoiser is needed, got {type(denoiser).__name__}:"
             " wrap the network, scoresde.Denoiser(network, sde, prediction)"
         )

@@ -27,6 +27,7 @@ from scoresde.samplers.checks import (
     check_first,
     check_grad,
     check_hook,
+    check_index,
     check_start,
     check_state,
     checked,
@@ -287,8 +288,7 @@ def prepare(
     if x is None and start is None:
         check_first(denoiser.sde, solver.times[0])
     check_hook(hook, found, solver)
-    if not isinstance(first, int) or first < 0:
-        raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
+    check_index(first)
     if isinstance(noise, str):
         choose("noise", noise, (*SOURCES, "device"))
     elif not callable(noise):
