@@ -27,7 +27,7 @@ from scoresde.errors import BadInput, choose
 from scoresde.schedule import like
 from scoresde.sde import SDE, Time
 
-# The time a network is told by its label: the inverse of `denoiser.TIMES`.
+# The time a network is told by its label: the inverse of `labels.LABELS`.
 _TIME_OF: dict[str, Callable[[SDE, Tensor], Tensor]] = {
     "t": lambda sde, label: label,
     "1000t": lambda sde, label: label / 1000,

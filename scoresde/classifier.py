@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scoresde.denoiser import TIMES, TimeLabel, network_dtypes, time_label
 from scoresde.errors import BadInput, choose
+from scoresde.labels import LABELS, TimeLabel, network_dtypes, time_label
 from scoresde.schedule import like
 from scoresde.sde import SDE
 
@@ -43,7 +43,7 @@ class NoisyClassifier:
 
     def __post_init__(self) -> None:
         if isinstance(self.time, str):
-            choose("time label", self.time, TIMES)
+            choose("time label", self.time, LABELS)
         own = getattr(self.network, "classes", None)
         if not self.classes and isinstance(own, int):
             object.__setattr__(self, "classes", tuple(map(str, range(own))))

@@ -29,24 +29,14 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoresde.errors import BadInput, choose
+from scoresde.labels import LABELS, TimeLabel, network_dtypes, time_label
 from scoresde.schedule import like
 from scoresde.sde import SDE
 
 FORMS = ("eps", "x0", "v", "score", "flow", "edm")
-
-# What a network wants to be told of time t: a tensor of labels from (sde, t).
-TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {
-    "t": lambda sde, t: t,
-    "1000t": lambda sde, t: 1000 * t,
-    "index": lambda sde, t: t * sde.label_steps - 1,  # DDPM: step n sits at t = (n + 1)/N
-    "score_sde": lambda sde, t: t * (sde.label_steps - 1),
-    "lambda": lambda sde, t: sde.lam(t),
-    "log_sigma/4": lambda sde, t: -0.25 * sde.lam(t),  # EDM's c_noise = log(ρ)/4
-}
-TimeLabel = str | Callable[[SDE, Tensor], Tensor]
 
 
 def mix(form: str, sde: SDE, t: Tensor, sigma_data: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -91,21 +81,6 @@ def _halves(out: Tensor) -> tuple[Tensor, Tensor]:
     """The form and v, mostly in [0, 1], from the output of a network with a learned variance."""
     form, raw = out.chunk(2, dim=1)
     return form, 0.5 * (raw + 1)
-
-
-def network_dtypes(
-    network: Callable[..., Tensor], x: Tensor, dtype: torch.dtype | None = None
-) -> tuple[torch.dtype, torch.dtype]:
-    """What a network is given for a state like x: the dtypes of its input and of its labels."""
-    parameters = network.parameters() if isinstance(network, nn.Module) else ()
-    own = dtype or next((p.dtype for p in parameters if p.is_floating_point()), x.dtype)
-    return own, torch.promote_types(own, torch.float32)
-
-
-def time_label(time: TimeLabel, sde: SDE, t: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a network is told of the times t: numbers in this dtype, indices as they are."""
-    label = (TIMES[time] if isinstance(time, str) else time)(sde, t)
-    return label.to(dtype) if label.is_floating_point() else label
 
 
 class Plan(NamedTuple):
@@ -211,7 +186,7 @@ class Denoiser(AnyDenoiser):
     """A network as a denoiser of an SDE.
 
     ``network(c_in x, label, **cond)`` returns the form named by ``prediction``, in the shape of x; ``time`` says what
-    its label is: one of ``TIMES`` or a callable (sde, t) -> label. Conditioning passes through untouched.
+    its label is: one of ``LABELS`` or a callable (sde, t) -> label. Conditioning passes through untouched.
     ``dtype`` is what the network computes in; by default that of its parameters, else the state's. The state, the
     coefficients and the result stay in the caller's dtype, and labels of a half network in float32.
     With ``learned_variance`` the network returns twice the channels of an event (c, ...): the form, then 2v - 1 of the
@@ -234,7 +209,7 @@ class Denoiser(AnyDenoiser):
     def __post_init__(self) -> None:
         choose("prediction", self.prediction, FORMS)
         if isinstance(self.time, str):
-            choose("time label", self.time, TIMES)
+            choose("time label", self.time, LABELS)
         if isinstance(self.network, AnyDenoiser) or not callable(self.network):
             raise TypeError(
                 f"network must be a callable (x, label, **cond) -> tensor, got {type(self.network).__name__}"

@@ -62,14 +62,19 @@ class SeededNoise:
 
 @dataclass(frozen=True)
 class DeviceNoise:
-    """Fast noise drawn on the device: opt-in, since it depends on the device, the batch and the order of draws."""
+    """Fast noise drawn on the device: opt-in, since it depends on the device, the batch and the order of draws.
+
+    Another ``first``, the index of a run's first sample, is another run: a later part of many is no repetition.
+    """
 
     seed: int
     device: torch.device
+    first: int = 0
     generator: torch.Generator = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "generator", torch.Generator(self.device).manual_seed(self.seed % 2**63))
+        (key,) = np.random.SeedSequence([self.seed, self.first]).generate_state(1, np.uint64).tolist()
+        object.__setattr__(self, "generator", torch.Generator(self.device).manual_seed(key % 2**63))
 
     def __call__(self, step: int, draw: int, x: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=self.generator, device=x.device, dtype=x.dtype)

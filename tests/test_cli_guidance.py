@@ -215,6 +215,7 @@ def test_models_without_a_null_class_are_not_guided_to_one(tmp_path: Path) -> No
     model = scoresde.load_model(path)
     wanted = "label_dropout = 0" if model.classes else "no classes"
     assert wanted in fails(2, "sample", "--model", path, *SIX, "--guidance", 2)
+    assert wanted in fails(2, "sample", "--model", path, *SIX, "--class", "none")
 
 
 def test_strong_guidance_in_few_calls_is_warned_of(images: Path) -> None:

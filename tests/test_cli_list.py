@@ -92,6 +92,7 @@ def test_table_of_a_model(points: Path):
 
 def test_table_errors():
     assert "'ode' is not a table" in fails(2, "table", "ode", "--steps", 4)
+    assert "with these options" in fails(2, "table", "pc", "--rule", "norm", "--steps", 4)
     assert "did you mean 'cosine'?" in fails(2, "table", "ddim", "--sde", "cosin")
     assert "give one" in fails(2, "table", "ddim", "--sde", "vp", "--model", "x")
     assert "no option 'snr'" in fails(2, "table", "ddim", "--snr", "0.1")

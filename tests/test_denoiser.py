@@ -11,7 +11,8 @@ from torch import Tensor
 
 import scoresde
 from scoresde import DDPM, SDE, BadInput, Denoiser, GaussianMixture, clip, dynamic_threshold, from_callable
-from scoresde.denoiser import FORMS, TIMES, mix
+from scoresde.denoiser import FORMS, mix
+from scoresde.labels import LABELS
 
 F64 = torch.float64
 FAMILIES = {name: build() for name, build in scoresde.SDES.items()}
@@ -147,7 +148,7 @@ def test_a_plan_equals_predict(sde: SDE, prediction: str) -> None:
             assert torch.allclose(plan(i, x), want, rtol=1e-10, atol=1e-13 * terms), (form, time)
 
 
-@pytest.mark.parametrize("time", TIMES)
+@pytest.mark.parametrize("time", LABELS)
 @each
 def test_a_network_is_told_time_by_its_label(sde: SDE, time: str) -> None:
     t = span(sde)[:-1]
@@ -281,6 +282,17 @@ def test_clipping_acts_on_x0_and_the_other_forms_follow(sde: SDE) -> None:
     plan = clipped.plan("eps", t.tolist(), x)
     for i, time in enumerate(t.tolist()):
         assert torch.allclose(plan(i, x), clipped.eps(x, time), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_index_is_whole_at_every_step_of_a_chain(dtype: torch.dtype) -> None:
+    """A table of embeddings is told `label.long()`; between the steps a label stays what it is."""
+    for N in (10, 999, 1000, 4000):
+        chain = scoresde.DDPM.named("cosine", N)
+        steps = torch.arange(1, N + 1)
+        assert torch.equal(LABELS["index"](chain, steps.to(dtype) / N).long(), steps - 1)
+    between = LABELS["index"](scoresde.VPSDE(), torch.tensor([0.5004, 0.50000001], dtype=torch.float64))
+    assert torch.allclose(between, torch.tensor([499.4, 499.00001], dtype=torch.float64), rtol=1e-12)
 
 
 def test_wide_clipping_changes_nothing() -> None:

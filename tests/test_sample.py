@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import scoresde
-from scoresde import SAMPLERS, SolverFailure
+from scoresde import SAMPLERS, BadInput, SolverFailure
 from scoresde.grids import from_sigmas, make_grid
 from scoresde.noise import SeededNoise
 from scoresde.samplers.plan import plan_run
@@ -183,6 +183,19 @@ def test_nfe_budgets_are_kept_and_used(name: str) -> None:
     out = draw(name, 2, steps=None, nfe=30)
     one_more = draw(name, 2, steps=len(out.times), nfe=None)
     assert out.nfe <= 30 < one_more.nfe
+
+
+@pytest.mark.parametrize(
+    "name, sde, nfe, how",
+    [("edm", "edm", 35, {"s_churn": 40.0, "s_min": 0.05, "s_max": 50.0}), ("cas", "edm", 300, {"step": 0.06})],
+)
+def test_options_that_few_steps_cannot_take_find_their_budget(name: str, sde: str, nfe: int, how: dict) -> None:
+    """Their tables refuse to be built for few steps, which the search for a budget passes."""
+    grid = "karras" if name == "edm" else "lambda"
+    with pytest.raises(BadInput):
+        plan_run(SDES[sde], SAMPLERS[name], 2, grid=grid, options=how)
+    table, _ = plan_run(SDES[sde], SAMPLERS[name], nfe=nfe, grid=grid, options=how)
+    assert nfe - 2 < (table.nfe or 0) <= nfe
 
 
 @pytest.mark.parametrize("name", FIXED)

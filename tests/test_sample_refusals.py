@@ -160,3 +160,5 @@ def test_bad_grids_and_denoisers() -> None:
 def test_device_noise_is_opt_in_and_recorded(name: str) -> None:
     out = draw(name, noise="device")
     assert out.settings["noise"] == "device" and not torch.equal(out.x, draw(name).x)
+    assert torch.equal(draw(name, noise="device").x, out.x)
+    assert not torch.isin(draw(name, noise="device", first=5).x, out.x).any()  # a later part, no repetition

@@ -63,10 +63,10 @@ def time_convention(config: Any, sde: Any) -> str:
     """What the network is told of time, in words."""
     import torch
 
-    from scoresde.denoiser import TIMES
     from scoresde.errors import choose
+    from scoresde.labels import LABELS
 
-    label = TIMES[choose("time label", config.time, TIMES)]
+    label = LABELS[choose("time label", config.time, LABELS)]
     times = config.train.times
     chain = times["name"] == "index" or (times["name"] == "loss_aware" and sde.by_index)
     N = sde.N or int(times.get("N", sde.label_steps))

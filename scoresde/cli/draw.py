@@ -264,13 +264,15 @@ def choose_labels(
     """
     import torch
 
-    from scoresde.cli.guide import find_class
+    from scoresde.cli.guide import find_class, need_null
 
     classes = len(model.classes)
     names = model.classes if names is None else names
     if wanted is None and classes:
         size = num or max(classes, NUM - NUM % classes)
         return (first + torch.arange(size)) % classes
+    if wanted == "none" and classes:
+        need_null("--class none", model, "name a class")
     if wanted is None or (wanted == "none" and classes):
         return None
     if not names:

@@ -62,7 +62,7 @@ class Guidance:
                 " --classifier"
             )
         if self.negative_class is None:
-            _need_null("--guidance", model, "train it with 0.1, or give --negative-class")
+            need_null("--guidance", model, "train it with 0.1, or give --negative-class")
         away = self.negative_class
         null = None if away is None else find_class(model.classes, "--negative-class", away)
         how: dict[str, Any] = {"null": null, "interval": self.interval, "rescale": self.rescale}
@@ -78,7 +78,7 @@ class Guidance:
         if self.conditional and not model.classes:
             raise BadInput(f"--conditional: model {model.name!r} has no classes to be told")
         if model.classes and not self.conditional:
-            _need_null("--classifier", model, "tell it the class too, --conditional")
+            need_null("--classifier", model, "tell it the class too, --conditional")
         if dtype == "float64":
             cast(Any, classifier.network).double()
         guided = classifier_guidance(model.denoiser, classifier, self.w, conditional=self.conditional)
@@ -93,7 +93,7 @@ class GuidedModel(NamedTuple):
     classes: tuple[str, ...]
 
 
-def _need_null(flag: str, model: Model, instead: str) -> None:
+def need_null(flag: str, model: Model, instead: str) -> None:
     """Refuse a model with classes that was never trained without one."""
     if not model.info["config"].get("train", {}).get("label_dropout", 0.1):
         raise BadInput(

@@ -57,7 +57,8 @@ def command(ctx: click.Context, sampler: str, sde: str | None, model: str | None
         table, settings = plan_run(family, found, **request, options=options)
     if not isinstance(table, Table):
         tables = [name for name, s in SAMPLERS.items() if s.build and s.adaptive is None]
-        raise BadInput(f"{sampler!r} is not a table, it finds its numbers as it runs: choose from {', '.join(tables)}")
+        others = f": choose from {', '.join(tables)}" if sampler not in tables else " with these options"
+        raise BadInput(f"{sampler!r} is not a table, it finds its numbers as it runs{others}")
     click.echo(json_text(as_dict(table, settings)) if as_json else as_text(table, settings))
 
 

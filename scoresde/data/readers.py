@@ -66,6 +66,8 @@ def parse_idx(raw: bytes, path: Path) -> Tensor:
         tensor([7, 9], dtype=torch.uint8)
     """
     if len(raw) < 4 or raw[:2] != b"\0\0" or raw[2] not in IDX_TYPES or not 1 <= raw[3] <= 8:
+        if raw[257:262] == b"ustar":
+            raise BadInput(f"{path}: a compressed tar archive: uncompress it first (gunzip)")
         start = raw[:4].hex(" ") or "nothing"
         raise BadInput(f"{path}: not an idx file (it starts with {start}, not with 00 00 <type> <dimensions>)")
     dtype, start = np.dtype(IDX_TYPES[raw[2]]), 4 + 4 * raw[3]

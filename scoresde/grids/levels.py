@@ -49,7 +49,7 @@ def _levels(
     if noisier.any():
         raise BadInput(f"{name} = {values[noisier][0]:.6g} is noisier than t_max of {sde}, where it is {limit:.6g}")
     if (lost := (times == 0) & ~at_data).any():
-        raise BadInput(f"{name} = {values[lost][0]:.6g} is less noise than {sde} ever has before the data")
+        raise BadInput(f"{name} = {values[lost][0]:.6g} is less noise than {sde} has at any time above 0")
     return check_times(np.minimum(times, sde.t_max), sde)
 
 

@@ -81,7 +81,20 @@ ALIASES: tuple[Alias, ...] = (
     ),
     Alias("diffusers", "PNDMScheduler", "plms", {}, "leading:1", "t_min", "skip_prk_steps=True, steps_offset=1"),
     Alias("diffusers", "IPNDMScheduler", "ipndm", {"order": 4}, None, "t_min"),
-    Alias("diffusers", "SASolverScheduler", "sa-solver"),
+    Alias(
+        "diffusers",
+        "SASolverScheduler",
+        "sa-solver",
+        {"predictor_order": 2, "corrector_order": 2},
+        note="its noise is left out before step 200 and after step 800 of 1000",
+    ),
+    Alias(
+        "diffusers", "DEISMultistepScheduler", "eab2", {"space": "eps"}, note="it interpolates in log σ/α, deis in t"
+    ),
+    Alias("diffusers", "DPMSolverSDEScheduler", "dpm++sde", {}, "karras", "zero", "use_karras_sigmas=True"),
+    Alias("diffusers", "EDMEulerScheduler", "ddim", {}, "karras", "zero", "s_churn=0"),
+    Alias("diffusers", "EDMDPMSolverMultistepScheduler", "dpm++2m", {}, "karras", "zero"),
+    Alias("diffusers", "FlowMatchEulerDiscreteScheduler", "ddim", {}, "t", "zero", "shift=1, of a flow (--sde flow)"),
     Alias("diffusers", "RePaintScheduler", "travel", {}, "index", "zero", "with an image: scoresde inpaint"),
     Alias("A1111", "Heun", "edm", {}, None, "zero"),
     Alias("A1111", "DPM2", "dpm2s", {}, None, "zero"),
@@ -95,7 +108,7 @@ ALIASES: tuple[Alias, ...] = (
     Alias("A1111", "Restart", "restart", {}, "karras", "zero", "its levels of restarting are others"),
     Alias("A1111", "LMS", "lms", {}, None, "t_min", "it extrapolates into the data, where ours is the estimate"),
     Alias("A1111", "PLMS", "plms", {}, None, "t_min"),
-    Alias("A1111", "UniPC", "unipc"),
+    Alias("A1111", "UniPC", "unipc", {"variant": "bh1"}),
     Alias("A1111", "DPM++ 2M Karras", "dpm++2m", {}, "karras", "zero"),
     Alias("A1111", "Euler", "ddim", {}, None, "zero"),
     Alias("A1111", "Euler a", "ddim", {"eta": 1.0}, None, "zero"),
@@ -113,8 +126,16 @@ def in_our_words(name: str) -> str | None:
 
     >>> in_our_words("euler A")
     "'Euler a' of A1111 is, in scoresde's words: ddim --eta 1 --final zero"
+    >>> in_our_words("DPM2 Karras")
+    "'DPM2 Karras' of A1111 is, in scoresde's words: dpm2s --grid karras --final zero"
     """
+    asked = name.casefold()
     for alias in ALIASES:
-        if name.casefold() in (alias.name.casefold(), alias.name.casefold().removeprefix("sample_")):
+        if asked in (alias.name.casefold(), alias.name.casefold().removeprefix("sample_")):
+            return f"{alias.name!r} of {alias.toolkit} is, in scoresde's words: {alias.words}"
+    base, _, grid = asked.rpartition(" ")
+    for alias in ALIASES:  # a name of A1111 with its schedule behind it
+        if alias.toolkit == "A1111" and base == alias.name.casefold() and grid in ("karras", "exponential"):
+            alias = alias._replace(name=f"{alias.name} {grid.capitalize()}", grid=grid)
             return f"{alias.name!r} of {alias.toolkit} is, in scoresde's words: {alias.words}"
     return None

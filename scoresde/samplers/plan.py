@@ -165,7 +165,10 @@ def _intervals(nfe: int, sampler: Sampler, grid: Callable[[int], Times], sde: SD
     """The most intervals whose calls stay within a budget: calls grow with intervals, so by bisection."""
 
     def calls(n: int) -> int:
-        return sampler.build(sde, grid(n), **options).nfe or 0
+        try:
+            return sampler.build(sde, grid(n), **options).nfe or 0
+        except BadInput:  # options that so few steps cannot take: more may
+            return 0
 
     if calls(1) > nfe:
         raise BadInput(f"nfe = {nfe} is below the {calls(1)} calls of one step of {sampler.name!r}")
@@ -212,7 +215,7 @@ class Job:
     def batches(self, size: int) -> Iterator[tuple[Tensor, Noise, dict[str, Any]]]:
         """State at the first time, source of noise, and conditioning and hook, for ``size`` samples at a time."""
         seed, first, sde = self.settings["seed"], self.settings["first"], self.denoiser.sde
-        fast = DeviceNoise(seed, self.device) if self.noise == "device" else None
+        fast = DeviceNoise(seed, self.device, first) if self.noise == "device" else None
         for begin in range(0, self.shape[0], size):
             rows = slice(begin, min(begin + size, self.shape[0]))
             indices = range(first + rows.start, first + rows.stop)
