@@ -131,6 +131,8 @@ def test_interpolate(images: Path) -> None:
     stem = "edits/a-to-b-squares-heun-4-slerp"
     assert [f"{stem}-{k}.png" for k in (1, 2, 3)] == text.splitlines()[:3]
     assert "the ends come back to within" in text and record()["ends_off"] >= 0
+    assert ": 8 network calls per image and 8 for each of A and B, " in text and record()["nfe"] == 8
+    assert record()["encoding"] == {"nfe": 8, "network_evals": 8, "accepted": None, "rejected": None}
     model = scoresde.load_model(images)
     x = torch.cat([read_image(Path(f"{name}.png"), model).x(model) for name in "ab"])
     latent = scoresde.encode(model.denoiser, x, "heun", 4, grid="t").x
@@ -184,6 +186,39 @@ def test_files_that_are_equal_in_other_colours_and_sizes(images: Path) -> None:
 def test_what_is_refused_in_one_line_before_any_folder_is_made(images: Path, words: str, line: str) -> None:
     assert line in fails(2, *words.split(), "--model", images)
     assert not Path("edits").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "edit a.png",
+        "inpaint a.png --mask half.png",
+        "interpolate a.png b.png",
+        "restore a.png --operator down:2",
+    ],
+)
+def test_a_folder_that_cannot_be_written_is_told_before_any_call(
+    images: Path, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def called(*args: object, **how: object) -> None:
+        pytest.fail("the model was run")
+
+    monkeypatch.setattr("scoresde.cli.editing.Task.sample", called)
+    monkeypatch.setattr("scoresde.samplers.encode", called)
+    line = fails(5, *words.split(), "--model", images, "--out", "text.png/edits")
+    assert "cannot write into 'text.png/edits'" in line
+
+
+@pytest.mark.parametrize("error, code", [(KeyboardInterrupt, 130), (scoresde.SolverFailure, 3)])
+def test_a_run_that_is_cut_short_leaves_no_folder(
+    images: Path, error: type[BaseException], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object, **how: object) -> None:
+        raise error("stop")
+
+    monkeypatch.setattr("scoresde.cli.editing.Task.sample", stop)
+    fails(code, "edit", "a.png", "--model", images, "--out", "new/edits")
+    assert not Path("new").exists()
 
 
 def test_a_model_of_points_takes_no_images() -> None:

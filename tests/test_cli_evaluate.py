@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 import sys
+import tempfile
 import types
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_cli import fails, works
+from test_cli import fails, run, works
 from torch import Tensor
 
 import scoresde
 from scoresde.checkpoint import load_checkpoint, save_checkpoint
+from scoresde.cli.evaluate import MOST_IMAGES, MOST_POINTS
 from scoresde.data import Dataset, Streamed, load
 from scoresde.data.load import SPLITS
-from scoresde.errors import BadInput
+from scoresde.errors import BadInput, OutputError
 from scoresde.metrics import (
     energy_distance,
     frechet_distance,
@@ -262,6 +264,7 @@ def test_what_the_command_refuses(here: Path) -> None:
     write("wild.npz", pictures(0, 30).float() * 16 - 2000)
     write("nan.npz", torch.full((30, 2), torch.nan))
     Path("empty").mkdir()
+    Path("taken.json").mkdir()
     Path("torn.npz").write_bytes(Path(points).read_bytes()[:60])
     for args, words in [
         ([points], "--data"),
@@ -270,6 +273,8 @@ def test_what_the_command_refuses(here: Path) -> None:
         (["empty", "--data", points], "empty"),
         (["torn.npz", "--data", points], "torn.npz"),
         ([images, "--data", images, "--cache", "nowhere"], "no such folder"),
+        ([images, "--data", images, "--cache", ""], "--cache '': no such folder"),
+        ([images, "--data", images, "--out", "taken.json"], "--out taken.json: a folder has that name"),
         ([images, "--data", images, "--features", "no.safetensors"], "no such file"),
         ([points, "--data", "monos"], "did you mean 'moons'"),
         ([points, "--data", wide], "(2,), wide of (3,)"),
@@ -292,6 +297,35 @@ def test_what_the_command_refuses(here: Path) -> None:
         ([points, "--data", points, "--out", "no/a.json"], "no folder"),
     ]:
         assert words in fails(2, "evaluate", *args), args
+
+
+@pytest.mark.parametrize("where", [("--out", "a.json"), ("--cache", ".")])
+def test_what_cannot_be_written_is_told_before_any_figure(
+    where: tuple[str, str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **how: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    points = write("points.npz", load("moons", n=30).x)
+    monkeypatch.setattr("scoresde.cli.evaluate.measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    assert "cannot write into '.': Permission denied" in fails(5, "evaluate", points, "--data", points, *where)
+    assert [path.name for path in here.iterdir()] == [points]
+
+
+def test_figures_are_told_where_the_report_cannot_be_written(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OutputError("cannot write 'a.json': No space left on device")
+
+    points = write("points.npz", load("moons", n=30).x)
+    monkeypatch.setattr("scoresde.checkpoint.write_atomically", refuse)
+    done = run("evaluate", points, "--data", points, "--draws", 2, "--out", "a.json")
+    assert done.exit_code == 5 and "energy distance" in done.stdout and "a.json" not in done.stdout
+
+
+def test_the_size_that_is_taken_by_default_is_told() -> None:
+    told = " ".join(works("evaluate", "--help").split())
+    assert f"the smaller side's, at most {MOST_IMAGES} images or {MOST_POINTS} points" in told
 
 
 def test_groups_of_figures_share_one_computation() -> None:

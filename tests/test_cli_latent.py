@@ -132,6 +132,15 @@ def test_latents_are_the_library_s(images: Path) -> None:
         shutil.rmtree("b")
 
 
+def test_dark_pixels_and_floats_are_encoded_as_they_are(images: Path) -> None:
+    """A range tells units only of numbers that are no uint8."""
+    dark = np.arange(192).reshape(3, 1, 8, 8) % 2
+    for name, samples in (("dark", dark.astype(np.uint8)), ("float", 200.25 * dark)):
+        np.savez(f"{name}.npz", samples=samples)
+        works("encode", f"{name}.npz", "--model", images, "--sampler", "ddim", "--steps", 1)
+        assert arrays(Path(f"{name}-latent.npz"))["latent"].shape == (3, 1, 8, 8)
+
+
 def test_replay_of_a_run_from_latents(points: Path) -> None:
     works("sample", "--model", points, "--num", 4, "--steps", 3)
     works("encode", the("*.npz"), "--model", points, "--steps", 5, "--out", "z")
@@ -168,6 +177,10 @@ def test_encode_errors(points: Path, images: Path, here: Path) -> None:
         assert words in fails(2, "encode", "b.npz", "--model", points)
     np.savez("c.npz", samples=np.zeros((3, 1, 8, 8), np.uint8), labels=np.array([0, 1, 3]))
     assert "the classes 0 to 2" in fails(2, "encode", "c.npz", "--model", images)
+    for low, high in ((0, 1), (-1, 1), (0, 6e4)):
+        np.savez("d.npz", samples=np.linspace(low, high, 192, dtype=np.float32).reshape(3, 1, 8, 8))
+        line = fails(2, "encode", "d.npz", "--model", images)
+        assert f"'d.npz': its values are in [{low}, {high:.4g}], but pixels 0 to 255 are needed" in line
     assert "cannot encode: choose from ode" in fails(2, "encode", file, "--model", points, "--sampler", "ddpm")
     assert "name a sampler here" in fails(2, "encode", file, "--model", points, "--sampler", "auto")
     assert "did you mean 'ddim'?" in fails(2, "encode", file, "--model", points, "--sampler", "dimm")

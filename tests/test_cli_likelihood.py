@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
+import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_cli import CLASSES, fails, image_run, works
+from test_cli import CLASSES, fails, image_run, run, works
 
 import scoresde
 from scoresde import bits_per_dim, discrete_log_prob, log_prob
 from scoresde.checkpoint import load_checkpoint, save_checkpoint
-from scoresde.data import Streamed
+from scoresde.cli.params import find_device
+from scoresde.data import Streamed, load
 from scoresde.losses import prior_bound
 
 
@@ -42,6 +45,13 @@ def test_the_command(images: Path) -> None:
     assert {key: value.tolist() for key, value in arrays.items() if key != "standard_error"} == {
         key: facts[key] for key in ("log_prob", "bits_per_dim", "labels")
     }
+    assert shlex.split(facts["command"])[:3] == ["scoresde", "likelihood", "events.npz"] and facts["seed"] == 3
+    assert facts["data"] == {
+        "name": "events.npz", "split": "train", "options": {}, "rows": 6, "sha256": load("events.npz").sha256
+    }  # fmt: skip
+    own = facts["settings"]
+    assert (own["levels"], own["draws"], own["device"]) == (256, 1, str(find_device("auto")))
+    assert (own["scoresde"], own["torch"], own["numpy"]) == (scoresde.__version__, torch.__version__, np.__version__)
     assert facts["num"] == 6 and facts["nfe"] == 8 and facts["mean"] == pytest.approx(arrays["log_prob"].mean())
     model = scoresde.load_model(images)
     with np.load("events.npz") as file:
@@ -60,7 +70,12 @@ def test_the_command(images: Path) -> None:
     assert facts["noise"] == pytest.approx(float(model.sde.sigma(torch.tensor(model.sde.t_min))), rel=1e-2)
     bare = json.loads(works(*base, "--class", "none", "--json"))
     nats = log_prob(model.denoiser, x, 2, **own).log_prob.tolist()
-    assert bare["log_prob"] == pytest.approx(nats, rel=1e-5) and bare["bits"] is None and "labels" not in bare
+    assert (
+        bare["seed"] == 3
+        and bare["log_prob"] == pytest.approx(nats, rel=1e-5)
+        and bare["bits"] is None
+        and "labels" not in bare
+    )
     text = works(*base, "--levels", 256)
     assert "bits/dim" in text and "± " in text and "8 network calls" in text and "log P ≥" in text
     assert "bits/dim" not in works(*base, "--num", 1)
@@ -110,6 +125,40 @@ def test_what_the_command_refuses(images: Path) -> None:
         ("empty", "empty"),
     ]:
         assert words in fails(2, "likelihood", file, "--model", images)
+
+
+def refuse(*args: object, **how: object) -> Any:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_run(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base: list[Any] = ["likelihood", "events.npz", "--model", images, "--steps", 1]
+    Path("taken.npz").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr("scoresde.cli.likelihood.run", lambda *_: pytest.fail("the model was run"))
+        assert "--out taken.npz: a folder has that name" in fails(2, *base, "--out", "taken.npz")
+        assert "cannot write 'nnn" in fails(5, *base, "--out", "n" * 300 + ".npz")
+        patch.setattr(tempfile, "TemporaryFile", refuse)
+        assert "cannot write into '.': Permission denied" in fails(5, *base, "--out", "nats.npz")
+    monkeypatch.setattr("scoresde.cli.likelihood.write", refuse)  # a disk that is full by then: the figures are there
+    done = run(*base, "--out", "nats.npz")
+    assert done.exit_code != 0 and "log p" in done.stdout and not Path("nats.npz").exists()
+
+
+def test_all_of_the_data_are_whole_numbers_before_any_is_used(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scoresde.likelihood.discrete_log_prob", lambda *_, **how: pytest.fail("the model was run"))
+    monkeypatch.setattr("scoresde.data.dataset.PIECE", 128)
+    for value in (7.5, -1, 256):
+        x = np.full((6, 1, 8, 8), 255, np.float32)
+        x[4, 0, 3, 2] = value
+        np.savez("bad.npz", images=x)
+        line = fails(2, "likelihood", "bad.npz", "--model", images, "--levels", 256, "--batch-size", 2)
+        assert "--levels 256: row 4 (counted from 0) of bad is not of the whole numbers 0 to 255" in line
+
+
+def test_a_tolerance_out_of_reach_names_no_option_that_is_not_there(images: Path) -> None:
+    line = fails(3, "likelihood", "events.npz", "--model", images, "--num", 1, "--rtol", "1e-14")
+    assert "loosen the tolerances rtol" in line and "--dtype" not in line and "--max-nfe" not in line
 
 
 def test_floats_are_pixels_only_where_their_range_is_that_of_pixels(images: Path) -> None:

@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_cli import fails, works
@@ -146,6 +147,8 @@ def test_images_are_measured_as_they_are_saved() -> None:
     assert (ruler.name, ruler.space, ruler.n) == ("KID", "classifier", 40) and ruler.sha256
     scaled = images.scaler.encode(x[:20])
     assert ruler(scaled) == ruler(scaled + 0.3 / 127.5)  # the same after rounding
+    with pytest.raises(BadInput, match=r"torch.float32 numbers, the model draws images: give uint8"):
+        Ruler(x.float(), 20, images)
 
 
 def test_what_is_noted_and_marked(found: Comparison) -> None:
@@ -205,8 +208,6 @@ def test_events_of_any_shape_can_be_shown(event: tuple[int, ...]) -> None:
 
 @pytest.fixture
 def data(here: Path, real: Tensor) -> str:
-    import numpy as np
-
     np.savez("real.npz", samples=real.numpy())
     return "real.npz"
 
@@ -256,6 +257,26 @@ def test_what_the_command_refuses(data: str, images: Path) -> None:
         2, "compare", "--model", images, "--samplers", "ddim"
     )  # its own data are no longer there
     assert sorted(p.name for p in Path().iterdir()) == ["file", "full", "real.npz"]
+
+
+def test_data_of_images_are_pixels_and_floats_are_rounded(
+    images: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set in [0, 1] or [-1, 1] is refused; floats in 0 to 255 give the figures of the pixels they round to."""
+    monkeypatch.setattr("scoresde.comparison.page.charts", lambda found: [])
+    x = torch.randint(0, 256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    sets = {"whole": x, "rough": x + 0.25 * (x < 255), "unit": x / 255, "signed": x / 127.5 - 1}
+    for name, values in sets.items():
+        np.savez(f"{name}.npz", samples=values.numpy())
+    args = ["compare", "--model", images, "--samplers", "ddim", "--nfe", "2", "--num", "20", "--json"]
+    for name, low in (("unit", 0), ("signed", -1)):
+        line = fails(2, *args, "--data", f"{name}.npz", "--out", name)
+        assert f"{name}: its values are in [{low}, 1], but pixels 0 to 255 are needed" in line
+        assert not Path(name).exists()
+    whole, rough = (json.loads(works(*args, "--data", f"{n}.npz", "--out", n)) for n in ("whole", "rough"))
+    assert rough["to_data"] == whole["to_data"] and rough["to_data"]["name"] == "KID"
+    assert rough["runs"][0]["to_data"] == whole["runs"][0]["to_data"]
+    assert (whole["data"]["rounded_to_uint8"], rough["data"]["rounded_to_uint8"]) == (False, True)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SolverFailure])

@@ -4,6 +4,7 @@ import io
 import itertools
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ import scoresde
 from scoresde.analytic import GaussianMixture
 from scoresde.checkpoint import load_checkpoint, save_checkpoint
 from scoresde.cli import main
+from scoresde.cli.plot import COLUMNS
 from scoresde.errors import BadInput
 from scoresde.model import find_model
 from scoresde.noise import START, SeededNoise
-from scoresde.pictures import picture
+from scoresde.pictures import film, picture
 from scoresde.plotting import animate, plot_marginals, plot_samples, plot_schedules, plot_scores, record, render
 from scoresde.plotting.marginals import columns, density, extent
 from scoresde.plotting.schedules import PANELS
+from scoresde.samplers import SAMPLERS
 from scoresde.sdes import SDES
 
 LINE, PLANE = GaussianMixture.example(1), GaussianMixture.example(2)
@@ -195,6 +198,7 @@ STARTS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF", "gif": b"GIF89a", 
         "trajectory --steps 3 --num 20 --out a.gif",
         "trajectory --steps 3 --num 20 --out a.mp4",
         "trajectory --model datasaurus --class dino --sampler ode --steps 2 --num 9 --out a.png",
+        "trajectory --sampler auto --steps 4 --num 20 --out a.gif",
     ],
 )
 def test_commands_write_files_that_open(words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,6 +236,12 @@ def test_commands_write_files_that_open(words: str, tmp_path: Path, monkeypatch:
         ("scores --times 7", "t = 7"),
         ("scores --model datasaurus --sde vp", "give one"),
         ("trajectory --class dino", "give a --model"),
+        ("trajectory --sampler dimm", "did you mean 'ddim'"),
+        *(
+            (f"trajectory --sampler {name} --steps 5", f"--sampler {name}: each sample has steps of its own")
+            for name, sampler in SAMPLERS.items()
+            if not sampler.build
+        ),
         ("trajectory --weights raw", "--weights raw: give a --model"),
         ("scores --device cuda", "--device cuda: give a --model"),
         ("scores --model datasaurus --weights rew", "unknown weights 'rew'"),
@@ -242,6 +252,36 @@ def test_a_mistake_is_one_line(words: str, what: str, tmp_path: Path, monkeypatc
     done = CliRunner().invoke(main, ["plot", *words.split()])
     assert done.exit_code == 2 and what in done.stderr and len(done.stderr.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", ["schedules --out {}.png", "scores --out {}.svg", "trajectory --out {}.mp4"])
+def test_a_file_that_cannot_be_written_is_told_first(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **how: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("render", "record"):
+        monkeypatch.setattr(scoresde.plotting, name, lambda *_, **how: pytest.fail("drawn"))
+    args = words.format("taken").split()
+    Path(args[-1]).mkdir()
+    done = CliRunner().invoke(main, ["plot", *args])
+    assert done.exit_code == 2 and f"--out {args[-1]}: a folder has that name" in done.stderr
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    done = CliRunner().invoke(main, ["plot", *words.format("a").split()])
+    assert done.exit_code == 5 and "cannot write into '.': Permission denied" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == args[-1:]
+
+
+def test_frames_of_auto_are_those_of_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out, args in (("a.png", ["--sampler", "auto"]), ("b.png", ["--sampler", "auto", "--model", "datasaurus"])):
+        words = ["plot", "trajectory", *args, "--steps", "6", "--num", "9", "--out", out]
+        assert CliRunner().invoke(main, words).exit_code == 0
+    times, states = record(PLANE.denoiser(scoresde.VPSDE()), (9, 2), "auto", nfe=6)
+    shown = np.unique(np.linspace(0, len(times) - 1, COLUMNS).round().astype(int))
+    assert Path("a.png").read_bytes() == film(states[shown], [f"t = {t:.2g}" for t in times[shown]])
 
 
 def test_a_video_without_its_library_is_refused_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

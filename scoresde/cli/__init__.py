@@ -23,7 +23,7 @@ COMMANDS = {
     "restore": "Restore a picture from a measurement: blur, missing pixels, few pixels, MRI, CT.",
     "evaluate": "How far samples are from data: distances with intervals, and copies of training images.",
     "compare": "Samplers side by side from the same noise: figures, curves, samples, on one page.",
-    "replay": "Draw again what is in a file, and compare.",
+    "replay": "Do again what is in a file, and compare.",
     "train": "Train a model by a config file; continue one that was stopped.",
     "average": "Another average of a run's weights, made afterwards.",
     "data": "What a data set holds, before anything is trained on it; the sets known by name.",

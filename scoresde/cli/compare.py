@@ -13,6 +13,7 @@ from scoresde.cli.files import DEFAULT_MODEL, json_text
 from scoresde.cli.output import output_folder, write_together
 from scoresde.cli.params import Names, Whole, Wholes, device_option, find_device, json_option, weights_option
 from scoresde.cli.progress import steps_bar
+from scoresde.cli.space import check_pixels, draws_images
 from scoresde.errors import BadInput
 
 if TYPE_CHECKING:
@@ -119,10 +120,11 @@ def command(
         raise BadInput(f"--out {str(out)!r} holds files already: name a new folder")
     real = None if data == "none" else load_real(loaded, data, split, read_options(options))
     events = None if real is None else of_class(real, loaded, labels, class_)
+    rounded = real is not None and events is not None and events.dtype != real.dtype
     about = {
         "weights": weights,
         "class": class_ or ("in turn" if loaded.classes else None),
-        "data": real and {"name": real.name, "events": len(real), "sha256": real.sha256},
+        "data": real and {"name": real.name, "events": len(real), "sha256": real.sha256, "rounded_to_uint8": rounded},
     }
     with output_folder(out):
         with steps_bar("compare", total_calls(draw, planned) + len(planned) + 1) as done:
@@ -148,6 +150,8 @@ def command(
 
 def load_real(model: Model, data: str | None, split: str | None, options: dict[str, Any]) -> Dataset:
     """The data that samples should be like: those named, or the model's own, of their test split where there is one."""
+    import torch
+
     from scoresde.data import Streamed, load
     from scoresde.data.load import SPLITS
 
@@ -160,16 +164,21 @@ def load_real(model: Model, data: str | None, split: str | None, options: dict[s
         raise BadInput(f"{error} (--data names other data; --data none compares without)") from None
     if isinstance(real, Streamed):
         raise BadInput(f"--data {name}: too large to be held in memory; name a smaller file, or none")
+    if draws_images(model) and real.event_shape == model.event_shape:
+        check_pixels(real, torch.arange(len(real)))
     return real
 
 
 def of_class(real: Dataset, model: Model, labels: Tensor | None, class_: str | None) -> Tensor:
-    """The events of the class that is drawn, or all."""
+    """The events of the class that is drawn, or all; images are rounded as samples are when saved."""
+    from scoresde.data import to_uint8
+
+    x = to_uint8(real.x) if draws_images(model) and real.x.is_floating_point() else real.x
     if class_ is None or labels is None or class_ == "none":
-        return real.x
+        return x
     if real.labels is None or real.classes != model.classes:
         raise BadInput(f"--class {class_}: {real.name} does not have the model's classes: leave it, or use --data none")
-    return real.x[real.labels == labels[0]]
+    return x[real.labels == labels[0]]
 
 
 def show(found: Comparison) -> None:

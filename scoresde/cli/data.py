@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoresde.cli.files import json_text
+from scoresde.cli.output import OutFile
 from scoresde.cli.params import json_option
 from scoresde.cli.text import align, size_of
 from scoresde.errors import BadInput, choose
@@ -56,7 +57,7 @@ def command(ctx: click.Context) -> None:
 @click.argument("name", metavar="NAME|PATH")
 @click.option("--split", default="train", metavar="NAME", help="train (default), test or val, of sets that have it.")
 @click.option("--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the reader; repeat it.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a picture of some events there.")
+@click.option("--sheet", type=OutFile(".png"), metavar="PNG", help="Write a picture of some events there.")
 @json_option
 def inspect(name: str, split: str, options: tuple[str, ...], sheet: Path | None, as_json: bool) -> None:
     """What a data set holds: count, shape, smallest and largest value, mean and standard deviation, classes.
@@ -73,8 +74,6 @@ def inspect(name: str, split: str, options: tuple[str, ...], sheet: Path | None,
     """  # noqa: D301 (click wants the \b)
     from scoresde.data import load
 
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise BadInput(f"--sheet {sheet}: the name must end in .png")
     data = load(name, split, **read_options(options))
     facts = describe(data)
     if sheet is not None:

@@ -10,6 +10,7 @@ import click
 
 from scoresde.cli.editing import draw_options, grid_options, model_options, name_of, prepare_task
 from scoresde.cli.options import SamplerCommand
+from scoresde.cli.output import output_folder
 from scoresde.cli.params import Number
 
 
@@ -53,8 +54,9 @@ def command(ctx: click.Context, image: Path, strength: float, sampler: str, out:
     x = picture.x(task.model).expand(task.num, -1, -1, -1).to(task.device)
     how = {name: given[name] for name in ("steps", "nfe", "grid", "final", "seed")}
     run = partial(edit, task.model.denoiser, x, strength, sampler, cond=task.cond, batch_size=task.batch)
-    result = task.sample(partial(run, **how, **task.options), given["steps"], sampler)
-    pixels = to_pixels(task.model, result.x) if strength else np.repeat(picture.pixels[None], task.num, 0)
-    pair = sheet([picture.pixels[None], pixels], ["before", f"edit {strength:g}"])
-    name = name_of(task, image.stem, f"edit{strength:g}", result.settings)
-    task.write(out, name, pixels, pair, {"edited": "edit", "image": picture.facts}, result)
+    with output_folder(out):
+        result = task.sample(partial(run, **how, **task.options), given["steps"], sampler)
+        pixels = to_pixels(task.model, result.x) if strength else np.repeat(picture.pixels[None], task.num, 0)
+        pair = sheet([picture.pixels[None], pixels], ["before", f"edit {strength:g}"])
+        name = name_of(task, image.stem, f"edit{strength:g}", result.settings)
+        task.write(out, name, pixels, pair, {"edited": "edit", "image": picture.facts}, result)

@@ -14,7 +14,7 @@ import click
 
 from scoresde.cli.files import DEFAULT_MODEL, free_name, json_text, name_files, plain
 from scoresde.cli.options import flags_of, read_options
-from scoresde.cli.output import output_folder, write_together
+from scoresde.cli.output import write_together
 from scoresde.cli.params import Whole, device_option, find_device, together, weights_option
 from scoresde.cli.progress import sampling_bar
 from scoresde.cli.text import duration
@@ -88,9 +88,16 @@ class Task:
             return run(callback=callback)
 
     def write(
-        self, out: Path, name: str, pixels: np.ndarray, sheet: bytes, facts: Mapping[str, Any], result: Result
+        self,
+        out: Path,
+        name: str,
+        pixels: np.ndarray,
+        sheet: bytes,
+        facts: Mapping[str, Any],
+        result: Result,
+        cost: str = "",
     ) -> None:
-        """Write every image, the sheet and the record, all or none, and say what was done."""
+        """Write every image, the sheet and the record, all or none, and say what was done, and at what further cost."""
         from scoresde.cli.draw import counts_of, told
         from scoresde.cli.image_files import png
 
@@ -115,18 +122,17 @@ class Task:
                 "seconds": round(seconds, 3),
             }
         )
-        with output_folder(out):
-            name = free_name(out, name, record)
-            number = (lambda k: "") if len(pixels) == 1 else (lambda k: f"-{k + 1}")
-            files = {f"{name}{number(k)}.png": png(image) for k, image in enumerate(pixels)}
-            files |= {f"{name}-sheet.png": sheet, f"{name}.json": (json_text(record) + "\n").encode()}
-            for path in write_together(out, files):
-                click.echo(str(path))
+        name = free_name(out, name, record)
+        number = (lambda k: "") if len(pixels) == 1 else (lambda k: f"-{k + 1}")
+        files = {f"{name}{number(k)}.png": png(image) for k, image in enumerate(pixels)}
+        files |= {f"{name}-sheet.png": sheet, f"{name}.json": (json_text(record) + "\n").encode()}
+        for path in write_together(out, files):
+            click.echo(str(path))
         settings = record["settings"]
         steps = f"{settings['steps']} steps" if settings.get("steps") else "adaptive"
         click.echo(
             f"{len(pixels)} of {self.model.name} ({self.weights} weights) by {settings['sampler']}, {steps}:"
-            f" {record['nfe']} network calls per image, {told(record)}{duration(seconds)}"
+            f" {record['nfe']} network calls per image{cost}, {told(record)}{duration(seconds)}"
         )
 
 

@@ -12,6 +12,7 @@ import click
 
 from scoresde.cli.data import read_options
 from scoresde.cli.files import json_text
+from scoresde.cli.output import OutFile, prove_writable
 from scoresde.cli.params import Whole, device_option, find_device, json_option
 from scoresde.cli.progress import steps_bar
 from scoresde.cli.space import Space, check_pixels, events_of
@@ -51,17 +52,22 @@ SHOWN = ("command", "model", "weights", "sha256", "settings", "class", "nfe")  #
 )
 @click.option(
     "--cache",
-    type=click.Path(path_type=Path),
     envvar="SCORESDE_CACHE",
     metavar="FOLDER",
     help="Keep features there for the next time (default: $SCORESDE_CACHE, or not).",
 )
 @device_option
-@click.option("--n", "num", type=Whole(LEAST), metavar="N", help="Events of each side (default: the smaller side's).")
+@click.option(
+    "--n",
+    "num",
+    type=Whole(LEAST),
+    metavar="N",
+    help=f"Events of each side (default: the smaller side's, at most {MOST_IMAGES} images or {MOST_POINTS} points).",
+)
 @click.option("--allow-small", is_flag=True, help="A Fréchet distance of fewer than 2048 events too.")
 @click.option("--draws", type=Whole(2), default=100, metavar="K", help="Resamplings of an interval (default: 100).")
 @click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of the rows that are drawn (default: 0).")
-@click.option("--out", type=click.Path(path_type=Path), metavar="JSON", help="Write the report there.")
+@click.option("--out", type=OutFile(".json"), metavar="JSON", help="Write the report there.")
 @json_option
 @click.pass_context
 def command(
@@ -72,7 +78,7 @@ def command(
     options: tuple[str, ...],
     train: str | None,
     features: str,
-    cache: Path | None,
+    cache: str | None,
     device: str,
     num: int | None,
     allow_small: bool,
@@ -95,16 +101,10 @@ def command(
     """  # noqa: D301 (click wants the \b)
     from scoresde.data import Dataset, load
 
-    if out is not None and out.suffix != ".json":
-        raise BadInput(f"--out {out}: the name must end in .json")
-    if out is not None and not out.parent.is_dir():
-        raise BadInput(f"--out {out}: no folder {str(out.parent)!r}")
-    if cache is not None and not cache.is_dir():
-        raise BadInput(f"--cache {cache}: no such folder")
-    start, given = time.perf_counter(), read_options(options)
+    start, given, kept = time.perf_counter(), read_options(options), cache_folder(cache)
     fake, real = load(samples), load(data, split, **given)
     check_pair(fake, real)
-    space = Space(real, features, find_device(device), cache)
+    space = Space(real, features, find_device(device), kept)
     n = size_of(fake, real, space.kind, num)
     rows = rows_of(len(real), len(fake), n, seed)
     if space.kind != "coordinates":
@@ -126,13 +126,23 @@ def command(
         "seed": seed,
         "seconds": round(time.perf_counter() - start, 3),
     }
+    click.echo(json_text(report) if as_json else as_text(report))
     if out is not None:
         from scoresde.checkpoint import write_atomically
 
         write_atomically(out, (json_text(report) + "\n").encode())
-    click.echo(json_text(report) if as_json else as_text(report))
-    if out is not None and not as_json:
-        click.echo(str(out))
+        if not as_json:
+            click.echo(str(out))
+
+
+def cache_folder(name: str | None) -> Path | None:
+    """The folder of --cache, which is there and can be written to."""
+    if name is None:
+        return None
+    if not name or not Path(name).is_dir():
+        raise BadInput(f"--cache {name!r}: no such folder")
+    prove_writable(Path(name))
+    return Path(name)
 
 
 def check_pair(fake: Dataset, real: Dataset) -> None:

@@ -10,6 +10,7 @@ import click
 
 from scoresde.cli.editing import draw_options, grid_options, model_options, name_of, prepare_task
 from scoresde.cli.options import SamplerCommand
+from scoresde.cli.output import output_folder
 from scoresde.cli.params import OneOf
 
 GREY = 160  # of hidden pixels on a sheet
@@ -65,10 +66,11 @@ def command(
     paint = torch.from_numpy(hidden.pixels > 0).to(task.device)
     how = {name: given[name] for name in ("steps", "nfe", "grid", "final", "seed")}
     run = partial(inpaint, task.model.denoiser, x, paint, method, sampler, cond=task.cond, batch_size=task.batch)
-    result = task.sample(partial(run, **how, **task.options), given["steps"], method)
-    pixels = np.where(hidden.pixels > 0, to_pixels(task.model, result.x), picture.pixels)
-    given_to_it = np.where(hidden.pixels > 0, np.uint8(GREY), picture.pixels)[None]
-    columns = [picture.pixels[None], given_to_it, pixels]
-    name = name_of(task, image.stem, method, result.settings)
-    facts = {"edited": "inpaint", "image": picture.facts, "mask": hidden.facts}
-    task.write(out, name, pixels, sheet(columns, ["before", "mask", "after"]), facts, result)
+    with output_folder(out):
+        result = task.sample(partial(run, **how, **task.options), given["steps"], method)
+        pixels = np.where(hidden.pixels > 0, to_pixels(task.model, result.x), picture.pixels)
+        given_to_it = np.where(hidden.pixels > 0, np.uint8(GREY), picture.pixels)[None]
+        columns = [picture.pixels[None], given_to_it, pixels]
+        name = name_of(task, image.stem, method, result.settings)
+        facts = {"edited": "inpaint", "image": picture.facts, "mask": hidden.facts}
+        task.write(out, name, pixels, sheet(columns, ["before", "mask", "after"]), facts, result)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from scoresde.cli.editing import grid_options, model_options, name_of, prepare_task
 from scoresde.cli.options import SamplerCommand
+from scoresde.cli.output import output_folder
 from scoresde.cli.params import OneOf, Whole
 from scoresde.errors import BadInput
+
+if TYPE_CHECKING:
+    from scoresde.samplers import Result
 
 
 @click.command("interpolate", cls=SamplerCommand, short_help="From one image to another.")
@@ -56,15 +60,24 @@ def command(ctx: click.Context, a: Path, b: Path, path: str, sampler: str, out: 
     ends = [read_image(file, task.model, given["resize"]) for file in (a, b)]
     x = torch.cat([end.x(task.model) for end in ends]).to(task.device)
     cond = {name: value[:2] for name, value in task.cond.items()}
-    latent = encode(task.model.denoiser, x, sampler, cond=cond, **run).x
-    between = interpolate(latent[:1], latent[1:], task.num, path)[:, 0]
-    decode = partial(sample, task.model.denoiser, between.shape, sampler, x=between, final="t_min", cond=task.cond)
-    result = task.sample(partial(decode, batch_size=task.batch, **run), given["steps"], sampler)
-    pixels = to_pixels(task.model, result.x)
-    off = float((result.x[[0, -1]] - x).abs().max()) * task.model.scaler.scale[0]
-    shares = [f"{k / (task.num - 1):.2g}" for k in range(task.num)]
-    columns = [ends[0].pixels[None], *pixels[:, None], ends[1].pixels[None]]
-    name = name_of(task, a.stem, f"to-{b.stem}", result.settings, path)
-    facts = {"edited": "interpolate", "images": [end.facts for end in ends], "path": path, "ends_off": round(off, 3)}
-    task.write(out, name, np.asarray(pixels), sheet(columns, ["A", *shares, "B"]), facts, result)
+    with output_folder(out):
+        encoded = encode(task.model.denoiser, x, sampler, cond=cond, **run)
+        between = interpolate(encoded.x[:1], encoded.x[1:], task.num, path)[:, 0]
+        decode = partial(sample, task.model.denoiser, between.shape, sampler, x=between, final="t_min", cond=task.cond)
+        result = task.sample(partial(decode, batch_size=task.batch, **run), given["steps"], sampler)
+        pixels = to_pixels(task.model, result.x)
+        off = float((result.x[[0, -1]] - x).abs().max()) * task.model.scaler.scale[0]
+        shares = [f"{k / (task.num - 1):.2g}" for k in range(task.num)]
+        columns = sheet([ends[0].pixels[None], *pixels[:, None], ends[1].pixels[None]], ["A", *shares, "B"])
+        name = name_of(task, a.stem, f"to-{b.stem}", result.settings, path)
+        facts = {"edited": "interpolate", "images": [end.facts for end in ends], "path": path}
+        facts |= {"ends_off": round(off, 3), "encoding": cost_of(encoded)}
+        task.write(out, name, np.asarray(pixels), columns, facts, result, f" and {encoded.nfe} for each of A and B")
     click.echo(f"the ends come back to within {off:.3g} of 255 grey levels")
+
+
+def cost_of(encoded: Result) -> dict[str, Any]:
+    """For a record: what it took to carry A and B to their noise, each."""
+    from scoresde.cli.draw import counts_of
+
+    return {"nfe": encoded.nfe, "network_evals": encoded.network_evals, **counts_of(encoded)}

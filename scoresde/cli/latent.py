@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from scoresde.cli.again import DAMAGED
+from scoresde.cli.space import check_range, draws_images
 from scoresde.errors import BadInput, nearest
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ def read_rows(path: Path, name: str, model: Model) -> Rows:
     A model without classes has no use for labels, so they are left.
     """
     import io
-    import zipfile
 
     import numpy as np
     import torch
@@ -41,7 +42,7 @@ def read_rows(path: Path, name: str, model: Model) -> Rows:
         with np.load(io.BytesIO(content)) as file:
             arrays = {key: np.asarray(file[key]) for key in file.files if key in (name, "labels")}
             held = list(file.files)
-    except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
+    except (*DAMAGED, AttributeError):
         raise BadInput(f"{str(path)!r} is no whole .npz file of numbers") from None
     if name not in arrays:
         raise BadInput(f"{str(path)!r} has no array {name!r}: it has {', '.join(held) or 'none'}{nearest(name, held)}")
@@ -51,6 +52,8 @@ def read_rows(path: Path, name: str, model: Model) -> Rows:
     x = torch.from_numpy(np.array(values, dtype=np.float32))
     if not bool(torch.isfinite(x).all()):
         raise BadInput(f"{str(path)!r}: {name!r} has values that are not finite")
+    if name == "samples" and draws_images(model) and values.dtype != np.uint8:
+        check_range(repr(str(path)), float(x.min()), float(x.max()))
     return Rows(x, labels, hashlib.sha256(content).hexdigest())
 
 

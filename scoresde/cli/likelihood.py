@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ import click
 
 from scoresde.cli.data import read_options
 from scoresde.cli.files import DEFAULT_MODEL, json_text
+from scoresde.cli.output import OutFile
 from scoresde.cli.params import Number, Whole, device_option, find_device, json_option, weights_option
 from scoresde.cli.progress import steps_bar
-from scoresde.cli.space import check_pixels
+from scoresde.cli.space import check_pixels, draws_images
 from scoresde.cli.text import align, duration
 from scoresde.errors import BadInput
 
@@ -47,9 +49,11 @@ AT_ONCE = 2**15  # numbers in the states of one batch, unless --batch-size says 
 @click.option("--seed", type=Whole(0), default=0, metavar="N", help="Of probes and dequantisation (default: 0).")
 @device_option
 @click.option("--batch-size", type=Whole(), metavar="N", help="Events at a time: changes memory and rounding.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="NPZ", help="Write the numbers of each event there.")
+@click.option("--out", type=OutFile(".npz"), metavar="NPZ", help="Write the numbers of each event there.")
 @json_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     data: str,
     model: str,
     num: int | None,
@@ -76,39 +80,61 @@ def command(
     """  # noqa: D301 (click wants the \b)
     import torch
 
-    from scoresde.data import Scaler, load
+    from scoresde.data import load
     from scoresde.model import load_model
 
-    if out is not None and out.suffix != ".npz":
-        raise BadInput(f"--out {out}: the name must end in .npz")
-    if out is not None and not out.parent.is_dir():
-        raise BadInput(f"--out {out}: no folder {str(out.parent)!r}")
     if how["draws"] > 1 and how["levels"] is None:
         raise BadInput(f"--draws {how['draws']}: dequantisation needs --levels")
     for name in ("probes", "probe"):
         if how["divergence"] == "exact" and how[name] is not None:
             raise BadInput(f"--{name} {how[name]}: --divergence exact draws no vectors; take hutchinson or hutch++")
     how = {key: value for key, value in how.items() if value is not None}
-    device = find_device(device)
+    device, given = find_device(device), read_options(options)
     loaded = load_model(model, weights, device)
-    events = load(data, split, **read_options(options))
+    events = load(data, split, **given)
     n = min(len(events), num or len(events))
     labels = labels_of(loaded, events, class_, n)
-    if loaded.scaler == Scaler.image():
+    if draws_images(loaded):
         check_pixels(events, torch.arange(n))
+    if "levels" in how:
+        check_levels(events, n, how["levels"])
     start = time.perf_counter()
     arrays, facts = run(loaded, events, labels, n, device, batch_size, how)
     own = "the data's own" if labels is not None else "none"
-    names = {"model": model, "weights": weights, "data": data, "split": split, "class": class_ or own}
-    facts = {**names, **facts, "seconds": round(time.perf_counter() - start, 3)}
+    facts = {
+        "command": shlex.join(["scoresde", *ctx.obj]),
+        "model": model,
+        "weights": weights,
+        "data": {"name": data, "split": split, "options": given, "rows": len(events), "sha256": events.sha256},
+        "class": class_ or own,
+        "seed": how["seed"],
+        **facts,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    lists = {key: value.tolist() for key, value in arrays.items()} if as_json else {}
+    click.echo(json_text({**facts, **lists}) if as_json else as_text(facts))
     if out is not None:
         write(out, arrays)
-    if as_json:
-        click.echo(json_text({**facts, **{key: value.tolist() for key, value in arrays.items()}}))
-        return
-    click.echo(as_text(facts))
-    if out is not None:
-        click.echo(str(out))
+        if not as_json:
+            click.echo(str(out))
+
+
+def check_levels(data: Dataset, n: int, levels: int) -> None:
+    """Refuse data in memory that are not the whole numbers 0 to levels - 1; what is on a disk is seen as it is read."""
+    from scoresde.data import Streamed
+    from scoresde.data.dataset import piece_size
+
+    first, size = 0, piece_size(data.event_shape)
+    for part in () if isinstance(data, Streamed) else data.x[:n].split(size):
+        x = part.reshape(len(part), -1).float()  # 256 is no uint8
+        bad = ((x != x.round()) | (x < 0) | (x >= levels)).any(1)
+        if bool(bad.any()):
+            row = first + int(bad.nonzero()[0])
+            raise BadInput(
+                f"--levels {levels}: row {row} (counted from 0) of {data.name} is not of the whole numbers 0 to"
+                f" {levels - 1}"
+            )
+        first += size
 
 
 def labels_of(model: Model, data: Dataset, wanted: str | None, n: int) -> Tensor | None:
@@ -150,6 +176,7 @@ def run(
     """The numbers of each event as arrays, and what there is to say of all, batch by batch."""
     from math import log, prod
 
+    import numpy as np
     import torch
 
     from scoresde.likelihood import discrete_log_prob, log_prob
@@ -187,6 +214,7 @@ def run(
     if labels is not None:
         arrays["labels"] = labels.numpy()
     at = model.sde.knots([model.sde.t_min])
+    versions = {"device": device, "torch": torch.__version__, "numpy": np.__version__}
     spread = float(value.std()) / n**0.5 if n > 1 else None
     facts: dict[str, Any] = {
         "sha256": model.info["sha256"],
@@ -205,7 +233,7 @@ def run(
         "network_evals": calls * model.denoiser.rows_per_call,
         "products": products,
         "batch_size": size,
-        "settings": {key: value for key, value in settings.items() if key != "first"},
+        "settings": {**{key: value for key, value in settings.items() if key != "first"}, **versions},
     }
     return arrays, facts
 
@@ -217,7 +245,7 @@ def as_text(facts: dict[str, Any]) -> str:
         return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
     rows = [
-        ("events", f"{facts['num']:,} of {facts['data']}, {facts['dims']} numbers each"),
+        ("events", f"{facts['num']:,} of {facts['data']['name']}, {facts['dims']} numbers each"),
         ("class", facts["class"]),
         (
             "log p" if facts["bits"] is None else "log P ≥",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scoresde.cli.output import OutFile
 from scoresde.cli.params import Numbers, Whole, device_option, find_device, weights_option
 from scoresde.cli.table import find_sde
 from scoresde.errors import BadInput, choose
@@ -34,28 +35,10 @@ class PlotCommands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class OutFile(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] (not generic before click 8.4)
-    """A file to write, of one of these endings, in a folder that is there."""
-
-    name = "file"
-
-    def __init__(self, allowed: Sequence[str]) -> None:
-        self.allowed = allowed
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        path = Path(value)
-        if path.suffix.lower() not in self.allowed:
-            endings = f"{', '.join(self.allowed[:-1])} or {self.allowed[-1]}"
-            raise BadInput(f"--out {value}: the name must end in {endings}")
-        if not path.parent.is_dir():
-            raise BadInput(f"--out {value}: no folder {str(path.parent)!r}")
-        return path
-
-
 def out_option(default: str, allowed: Sequence[str] = FIGURE) -> Any:
     """--out FILE, with its endings."""
     text = f"Write it there: {', '.join(allowed)} (default: {default})."
-    return click.option("--out", type=OutFile(allowed), default=default, metavar="FILE", help=text)
+    return click.option("--out", type=OutFile(*allowed), default=default, metavar="FILE", help=text)
 
 
 sde_option = click.option("--sde", metavar="NAME", help="vp (default), subvp, cosine, sigmoid, ve, edm, flow or ddpm.")
@@ -214,7 +197,9 @@ def first(data: Dataset, num: int | None) -> tuple[np.ndarray, np.ndarray | None
 @device_option
 @click.option("--class", "class_", metavar="NAME|INDEX", help="One class of the model (default: all in turn).")
 @click.option("--sampler", default="ddpm", metavar="NAME", help="See `scoresde samplers` (default: ddpm).")
-@click.option("--steps", type=Whole(), default=40, metavar="N", help="Steps, and a frame each (default: 40).")
+@click.option(
+    "--steps", type=Whole(), default=40, metavar="N", help="Steps, and a frame each; of auto, calls (default: 40)."
+)
 @click.option("--num", type=Whole(), metavar="N", help="Samples (default: 400 points, 16 images).")
 @seed_option
 @out_option("trajectory.gif", FILM)
@@ -251,14 +236,15 @@ def trajectory(
     if form == "mp4":
         video_library()  # refused before the run where it is missing
     family, labels, device = find_sde(sde, model), None, device_of(model, weights, device)
+    how = {**steps_of(sampler, steps), "seed": seed}
     if model is None:
         from scoresde.analytic import GaussianMixture
 
         if class_ is not None:
             raise BadInput(f"--class {class_}: give a --model that has it")
-        times, states = record(GaussianMixture.example(2).denoiser(family), (num or 400, 2), sampler, steps, seed=seed)
+        times, states = record(GaussianMixture.example(2).denoiser(family), (num or 400, 2), sampler, **how)
     else:
-        times, states, labels = of_model(load_model(model, weights, device), class_, sampler, steps, num, seed, device)
+        times, states, labels = of_model(load_model(model, weights, device), class_, sampler, num, device, how)
     if form != "png":
         content = animate(states, times, labels, form)
     else:
@@ -278,8 +264,22 @@ def device_of(model: str | None, weights: str, device: str) -> str:
     return "cpu"
 
 
+def steps_of(sampler: str, steps: int) -> dict[str, int]:
+    """So many steps as an argument of the run: `auto` has a budget of calls; what has no grid has no frames."""
+    from scoresde.samplers.registry import find_sampler
+
+    if sampler == "auto":
+        return {"nfe": steps}
+    if not find_sampler(sampler).build:
+        raise BadInput(
+            f"--sampler {sampler}: each sample has steps of its own, so there are no frames: take one with --steps,"
+            " ode, ddpm, dpm++2m or another of `scoresde samplers`"
+        )
+    return {"steps": steps}
+
+
 def of_model(
-    model: Model, class_: str | None, sampler: str, steps: int, num: int | None, seed: int, device: str
+    model: Model, class_: str | None, sampler: str, num: int | None, device: str, how: dict[str, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Times and states of a model's run, in the units of its data, and the labels."""
     import torch
@@ -291,7 +291,7 @@ def of_model(
     y = choose_labels(model, class_, n, 0)
     cond = {} if y is None else {"y": y.to(device)}
     shape = (n, *model.event_shape)
-    times, states = record(model.denoiser, shape, sampler, steps, seed=seed, cond=cond, device=device)
+    times, states = record(model.denoiser, shape, sampler, cond=cond, device=device, **how)
     decoded = torch.stack([model.scaler.decode(torch.from_numpy(state)) for state in states]).numpy()
     points = len(model.event_shape) == 1  # images stand in rows of eight, not in those of their classes
     return times, decoded, y.numpy() if y is not None and class_ is None and points else None

@@ -1,4 +1,4 @@
-"""Records: what `sample` wrote about a run, read back and checked, as the request that draws it again."""
+"""Records: what `sample`, `encode` and the edits wrote about a run, read back and checked."""
 
 from __future__ import annotations
 
@@ -117,6 +117,36 @@ class Record(BaseModel):
         )
 
 
+class Place(BaseModel):
+    """The settings of an encoding or an edit, of which only the device is asked for."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    device: Literal["cpu", "cuda"] | None = None
+
+
+class Redone(BaseModel):
+    """What an encoding or an edit is done again by, among all else that its record says."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    command: str
+    model: str
+    weights: str
+    sha256: str
+    settings: Place
+    encoded: Source | None = None
+    image: Source | None = None
+    images: list[Source] | None = None
+    mask: Source | None = None
+
+    def inputs(self) -> dict[str, list[Source]]:
+        """The files that went in, by the names of the facts."""
+        one = {"encoded": self.encoded, "image": self.image, "mask": self.mask}
+        files = {key: [source] for key, source in one.items() if source}
+        return files | ({"images": self.images} if self.images else {})
+
+
 def find_record(path: Path) -> Path:
     """The record of any of a run's files, which stands beside it."""
     if not path.is_file():
@@ -128,17 +158,16 @@ def find_record(path: Path) -> Path:
     raise BadInput(f"{str(path)!r}: its record {stems[-1]}.json is not beside it")
 
 
-def read_record(path: Path) -> Record | dict[str, Any]:
-    """A record from its file, of an encoding or an edit as it stands there; a damaged one is refused in one line."""
+def read_record(path: Path) -> Record | Redone:
+    """A record from its file; a damaged one is refused in one line."""
     try:
         text = path.read_text(encoding="utf-8")
         facts = json.loads(text)
     except ValueError:  # no JSON, or no text
         raise BadInput(f"{str(path)!r} is no whole record of a run: not JSON") from None
-    if isinstance(facts, dict) and ("encoded" in facts or "edited" in facts):
-        return facts  # pyright: ignore[reportUnknownVariableType]
+    redone = isinstance(facts, dict) and ("encoded" in facts or "edited" in facts)
     try:
-        return Record.model_validate_json(text, strict=True)
+        return (Redone if redone else Record).model_validate_json(text, strict=True)
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))

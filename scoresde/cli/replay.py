@@ -1,4 +1,4 @@
-"""``scoresde replay``: draw again what is in a file."""
+"""``scoresde replay``: do again what is in a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from scoresde.cli.again import VERSIONS, again
+from scoresde.cli.again import DAMAGED, VERSIONS, again, check_model, gap, numbers
 from scoresde.cli.params import OneOf, find_device
 from scoresde.errors import BadInput
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from scoresde.samplers import Sampler
 
 
-@click.command("replay", short_help="Draw again what is in a file, and compare.")
+@click.command("replay", short_help="Do again what is in a file, and compare.")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -46,24 +46,20 @@ def command(ctx: click.Context, file: Path, out: Path | None, model: str | None,
       scoresde replay old/swiss-ddim-50-seed3.json --model runs/swiss
     """  # noqa: D301 (click wants the \b)
     from scoresde.cli.draw import Run, report
-    from scoresde.cli.record import find_record, read_record
+    from scoresde.cli.record import Redone, find_record, read_record
     from scoresde.model import load_model
     from scoresde.samplers.registry import find_sampler
 
     path = find_record(file)
     record = read_record(path)
-    if isinstance(record, dict):
+    if isinstance(record, Redone):
         again(path, record, model, device, out)
         return
     sampler = find_sampler(record.settings.sampler)
     check_revision(record, sampler)
     device = find_device(device or record.settings.device)
     loaded = load_model(model or record.model, record.weights, device)
-    if loaded.info["sha256"] != record.sha256:
-        raise BadInput(
-            f"{str(path)!r} was drawn from another model: {loaded.name!r} has SHA-256 {loaded.info['sha256'][:12]}…,"
-            f" the record {record.sha256[:12]}…; give the right one by --model"
-        )
+    check_model(path, record.sha256, loaded.name, loaded.info["sha256"])
     latent = record.from_latent.find(path.parent) if record.from_latent else None
     run = Run(record.request(loaded, sampler, device, latent), loaded)
     check_times(record, run)
@@ -95,16 +91,14 @@ def check_times(record: Record, run: Run) -> None:
 
 def read_samples(path: Path) -> np.ndarray | None:
     """The samples of a run, if they are still there."""
-    import zipfile
-
     import numpy as np
 
     if not path.is_file():
         return None
     try:
         with path.open("rb") as file, np.load(file) as arrays:
-            return arrays["samples"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            return numbers(arrays["samples"])
+    except DAMAGED as error:
         raise BadInput(
             f"{str(path)!r} holds no samples ({str(error)[:60]}): remove it to draw without comparing"
         ) from None
@@ -112,8 +106,6 @@ def read_samples(path: Path) -> np.ndarray | None:
 
 def compare(record: Record, before: np.ndarray | None, drawn: Drawn, name: str) -> str:
     """Whether the samples are the same, to the last bit, and if not by how much they differ."""
-    import numpy as np
-
     after = read_samples(next(path for path in drawn.paths if path.suffix == ".npz"))
     if before is None or after is None:
         return f"nothing to compare with: {name} is not there"
@@ -121,7 +113,7 @@ def compare(record: Record, before: np.ndarray | None, drawn: Drawn, name: str) 
         return f"samples differ from {name} in shape: {before.shape} there, {after.shape} now"
     if before.dtype == after.dtype and before.tobytes() == after.tobytes():
         return f"samples are bitwise equal to {name}"
-    largest = np.abs(before.astype(np.float64) - after.astype(np.float64)).max()
+    largest = gap(before, after)
     then, now = record.settings.model_dump(), drawn.record["settings"]
     changed = [f"{key} {then[key]} then, {now[key]} now" for key in VERSIONS if then[key] != now[key]]
     return f"samples differ from {name} by at most {largest:.3g}{' (' + '; '.join(changed) + ')' if changed else ''}"

@@ -11,6 +11,7 @@ import click
 
 from scoresde.cli.editing import Task, draw_options, grid_options, model_options, name_of, prepare_task
 from scoresde.cli.options import SamplerCommand
+from scoresde.cli.output import output_folder
 from scoresde.cli.params import Number, OneOf
 from scoresde.errors import BadInput
 
@@ -91,13 +92,15 @@ def command(
     denoiser = guided(task, measure, y, method, noise_std, strength, sampler, how)
     shape = (task.num, *task.model.event_shape)
     run = partial(sample, denoiser, shape, sampler, seed=given["seed"], device=task.device, cond=task.cond)
-    result = task.sample(partial(run, batch_size=task.batch, **how), how["steps"], method)
-    pixels, seen = to_pixels(task.model, result.x), to_uint8(shown(measure, y)).numpy()
-    facts = {"edited": "restore", "image": picture.facts, "operator": operator, "method": method}
-    facts |= {"noise_std": noise_std, "strength": strength, "psnr": [round(psnr(x, picture.pixels), 2) for x in pixels]}
-    name = name_of(task, f"{image.stem}-{operator.replace(':', '')}", method, result.settings)
-    columns = sheet([picture.pixels[None], seen, pixels], ["before", "measured", "restored"])
-    task.write(out, name, pixels, columns, facts, result)
+    with output_folder(out):
+        result = task.sample(partial(run, batch_size=task.batch, **how), how["steps"], method)
+        pixels, seen = to_pixels(task.model, result.x), to_uint8(shown(measure, y)).numpy()
+        facts = {"edited": "restore", "image": picture.facts, "operator": operator, "method": method}
+        facts |= {"noise_std": noise_std, "strength": strength}
+        facts |= {"psnr": [round(psnr(x, picture.pixels), 2) for x in pixels]}
+        name = name_of(task, f"{image.stem}-{operator.replace(':', '')}", method, result.settings)
+        columns = sheet([picture.pixels[None], seen, pixels], ["before", "measured", "restored"])
+        task.write(out, name, pixels, columns, facts, result)
     of_mean = psnr(pixels.mean(0), picture.pixels)
     click.echo(
         f"PSNR {of_mean:.1f} dB{' of their mean' if task.num > 1 else ''}, of the measurement"

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from scoresde.data import Dataset
+    from scoresde.model import Model
 
 NAMES = ("auto", "pixels", "classifier", "inception")
 FAR = 255  # beyond 0 to 255 by more than this a number is no pixel, however noisy
@@ -98,8 +99,15 @@ def events_of(data: Dataset, rows: Tensor, like: Dataset) -> Tensor:
     return to_uint8(x) if like.dtype == torch.uint8 and x.is_floating_point() else x
 
 
+def draws_images(model: Model) -> bool:
+    """Whether its data are pixels 0 to 255."""
+    from scoresde.data import Scaler
+
+    return model.scaler == Scaler.image()
+
+
 def check_pixels(data: Dataset, rows: Tensor) -> None:
-    """Refuse events that are to be pixels 0 to 255, if they lie in [0, 1] or [-1, 1], or far beyond what noise adds."""
+    """Refuse events that are to be pixels 0 to 255 and are none: `check_range`."""
     import torch
 
     from scoresde.data.dataset import piece_size
@@ -108,9 +116,13 @@ def check_pixels(data: Dataset, rows: Tensor) -> None:
         return
     pieces = (data.take(part) for part in rows.split(min(4096, piece_size(data.event_shape))))
     ends = [(float(x.min()), float(x.max())) for x in pieces]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    check_range(data.name, min(end[0] for end in ends), max(end[1] for end in ends))
+
+
+def check_range(name: str, low: float, high: float) -> None:
+    """Refuse what is no range of pixels 0 to 255: within [0, 1] or [-1, 1], or far beyond what noise adds."""
     if high <= 1 or low < -FAR or high > 255 + FAR:
         raise BadInput(
-            f"{data.name}: its values are in [{low:.4g}, {high:.4g}], but pixels 0 to 255 are needed"
+            f"{name}: its values are in [{low:.4g}, {high:.4g}], but pixels 0 to 255 are needed"
             f" ({'scale them' if high <= 1 else f'floats may leave that range by {FAR}: scale or clip them'})"
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoresde.data import to_uint8
+from scoresde.data import Scaler, to_uint8
 from scoresde.errors import BadInput
 from scoresde.metrics import Interval, energy_distance, kernel_distance, load_features
 from scoresde.metrics.compare import Group, compare
@@ -37,6 +37,8 @@ class Ruler:
     def __init__(self, real: Tensor, num: int, model: Model, seed: int = 0) -> None:
         if tuple(real.shape[1:]) != model.event_shape:
             raise BadInput(f"the data have events of shape {tuple(real.shape[1:])}, the model of {model.event_shape}")
+        if model.scaler == Scaler.image() and real.dtype != torch.uint8:
+            raise BadInput(f"the data are {real.dtype} numbers, the model draws images: give uint8, 0 to 255")
         self.images, self.decode, self.seed = real.dtype == torch.uint8, model.scaler.decode, seed
         self.name = "KID" if self.images else "energy distance"
         for what, count in (("samples", num), ("events of the data", len(real))):

@@ -23,6 +23,6 @@ def check_limits(rtol: float, atol: float, max_nfe: int, on_limit: str) -> None:
 def stuck(why: str, t: float, dt: float, rtol: float) -> Stuck:
     """How an adaptive solver says that it cannot go on with the step dt from t, and what would help."""
     return Stuck(
-        f"{why} (t={t:.4g}, dt={dt:.3g}, rtol = {rtol:g}):"
-        " loosen --rtol/--atol, use --dtype float64, or raise --max-nfe"
+        f"{why} (t={t:.4g}, dt={dt:.3g}, rtol = {rtol:g}): loosen the tolerances rtol and atol, or, where they can be"
+        " chosen, use float64 or a larger max_nfe"
     )
