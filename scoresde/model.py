@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from importlib import resources
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from scoresde.sde import SDE
 from scoresde.sdes import SDES
 
 DEFAULT = "fashion-mnist"
+AT_ONCE = 2**18  # numbers in the states of one batch
 CLASSIFIER = "-classifier"  # how the names of shipped classifiers end
 
 
@@ -39,6 +41,11 @@ class Model:
     classes: tuple[str, ...]
     info: dict[str, Any] = field(repr=False)
     moments: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples at a time, unless told otherwise."""
+        return max(1, AT_ONCE // prod(self.event_shape))
 
     @property
     def sde(self) -> SDE:

@@ -145,11 +145,11 @@ def make_context(words: list[str]) -> None:
         name, own = context.params["sampler"], context.params["own"]
         name = name or INPAINTING[context.params["method"]].sampler
         given = options.read_options(name, own, options.flags_of(context))
-        assert given.keys() <= options.option_kinds(SAMPLERS[name]).keys()
+        assert given.keys() <= options.word_kinds(SAMPLERS[name]).keys()
 
 
 def test_the_options_in_help_are_those_of_some_sampler():
-    known = {flag for name in SAMPLERS for flag in map(options.spell_flag, options.option_kinds(SAMPLERS[name]))}
+    known = {flag for name in SAMPLERS for flag in map(options.spell_flag, options.word_kinds(SAMPLERS[name]))}
     assert {usage.split()[0] for usage, _ in options.COMMON} <= known
     own = {flag for name in ("sample", "table") for flag in re.findall(r"--[\w-]+", flags_in_help(name))}
     assert not own & known  # a builder's option of the same name could never be reached
@@ -169,7 +169,7 @@ def flags_in_help(command: str) -> str:
 def test_every_option_of_every_sampler_can_be_typed(name: str):
     """The default, written as a word, is read back as it was."""
     sampler = SAMPLERS[name]
-    kinds = options.option_kinds(sampler)
+    kinds = options.word_kinds(sampler)
     for adaptive in ([False] if sampler.build else []) + ([True] if sampler.adaptive else []):
         for option, default in sampler.options(adaptive).items():
             assert kinds[option], option

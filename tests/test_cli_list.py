@@ -55,7 +55,7 @@ def test_samplers():
 def test_one_sampler_in_full(name: str):
     text, sampler = works("samplers", name), SAMPLERS[name]
     assert text.startswith(f"{name}\n\n  ") and sampler.use in text and ">>>" not in text
-    assert all(options.spell_flag(option) in text for option in options.option_kinds(sampler))
+    assert all(options.spell_flag(option) in text for option in options.word_kinds(sampler))
     example = text.splitlines()[-1].split(" scoresde ")[1]
     make_context(shlex.split(example))
     assert json.loads(works("samplers", name, "--json"))["use"] == sampler.use

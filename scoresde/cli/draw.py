@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 NUM = 64
 STEPS = {"accepted": "steps accepted", "rejected": "rejected"}
-AT_ONCE = 2**18  # numbers in the states of one batch, unless --batch-size says otherwise
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Run:
         else:
             self.labels = choose_labels(model, request.class_, request.num, request.first, classes)
             self.size = len(self.labels) if self.labels is not None else request.num or NUM
-        self.batch = request.batch_size or max(1, AT_ONCE // prod(model.event_shape))
+        self.batch = request.batch_size or model.batch_size
         if self.guidance and self.guidance.classifier and self.labels is None:
             raise BadInput("--classifier: say what it leads to, --class NAME")
         how = dict(request.how)

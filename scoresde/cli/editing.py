@@ -6,7 +6,6 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -138,7 +137,7 @@ class Task:
 
 def prepare_task(ctx: click.Context, given: dict[str, Any], sampler: str, num: int) -> Task:
     """The task of a command's options, whose model is loaded and whose device is known."""
-    from scoresde.cli.draw import AT_ONCE, choose_labels
+    from scoresde.cli.draw import choose_labels
     from scoresde.cli.image_files import image_shape
     from scoresde.model import load_model
 
@@ -148,7 +147,7 @@ def prepare_task(ctx: click.Context, given: dict[str, Any], sampler: str, num: i
     class_ = given["class_"]
     labels: Tensor | None = None if class_ is None else choose_labels(model, class_, num, 0)
     cond = {} if labels is None else {"y": labels.to(device)}
-    batch = given["batch_size"] or max(1, AT_ONCE // prod(model.event_shape))
+    batch = given["batch_size"] or model.batch_size
     command = shlex.join(["scoresde", *ctx.obj])
     return Task(model, class_, given["weights"], device, num, batch, cond, options, command)
 

@@ -109,15 +109,14 @@ def run(
     options: dict[str, Any],
 ) -> tuple[Tensor, dict[str, Any]]:
     """The latents of samples in data units, and what the record says of the run."""
-    from math import prod
 
     import numpy as np
     import torch
 
-    from scoresde.cli.draw import AT_ONCE, counts_of
+    from scoresde.cli.draw import counts_of
     from scoresde.samplers import encode
 
-    batch = batch_size or max(1, AT_ONCE // prod(model.event_shape))
+    batch = batch_size or model.batch_size
     cond = {} if labels is None else {"y": labels.to(device)}
     start = time.perf_counter()
     scaled = model.scaler.encode(x).to(device)

@@ -68,7 +68,7 @@ def split_own(params: Sequence[click.Parameter], args: Sequence[str]) -> tuple[d
     return own, rest
 
 
-def option_kinds(sampler: Sampler) -> dict[str, tuple[str, ...]]:
+def word_kinds(sampler: Sampler) -> dict[str, tuple[str, ...]]:
     """The types of a sampler's options that a word can have; a name where it has none of them."""
     from scoresde.samplers.options import option_kinds
 
@@ -84,8 +84,8 @@ def read_options(sampler: str, own: dict[str, str | None], flags: Sequence[str])
     """
     from scoresde.samplers import SAMPLERS
 
-    kinds = option_kinds(SAMPLERS[sampler]) if sampler in SAMPLERS else {}
-    anywhere = {name: kind for s in SAMPLERS.values() for name, kind in option_kinds(s).items()} | kinds
+    kinds = word_kinds(SAMPLERS[sampler]) if sampler in SAMPLERS else {}
+    anywhere = {name: kind for s in SAMPLERS.values() for name, kind in word_kinds(s).items()} | kinds
     options: dict[str, Any] = {}
     for flag, text in own.items():
         name = flag.removeprefix("--").replace("-", "_")

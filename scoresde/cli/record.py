@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scoresde.cli.draw import Request
 from scoresde.cli.guide import Guidance
-from scoresde.cli.options import option_kinds, read_value, spell_flag
+from scoresde.cli.options import read_value, spell_flag, word_kinds
 from scoresde.errors import BadInput
 from scoresde.model import Model
 from scoresde.samplers import Sampler
@@ -92,7 +92,7 @@ class Record(BaseModel):
             start = model.start(settings.start) if settings.start else None
             steps = len(self.times) - 1 - (settings.final == "denoise")  # whose last jump is no step of the grid
             how = {"steps": steps, "grid": settings.grid, "final": settings.final, "start": start}
-        kinds = option_kinds(sampler)
+        kinds = word_kinds(sampler)
         for name, value in settings.options.items():  # as words stand the numbers that JSON does not know
             word = isinstance(value, str) and name in kinds
             how[name] = read_value(spell_flag(name), value, kinds[name]) if word else value

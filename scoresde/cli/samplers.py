@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoresde.cli.files import json_text
-from scoresde.cli.options import option_kinds, spell, usage
+from scoresde.cli.options import spell, usage, word_kinds
 from scoresde.cli.params import json_option
 from scoresde.cli.text import align
 from scoresde.errors import BadInput
@@ -135,7 +135,7 @@ def by_budget(choices: list[dict[str, Any]]) -> str:
 
 
 def _options(title: str, s: Sampler, adaptive: bool) -> list[tuple[str, str]]:
-    kinds = option_kinds(s)
+    kinds = word_kinds(s)
     lines = [usage(name, kinds[name], default) for name, default in s.options(adaptive).items()]
     return [("" if k else title, line) for k, line in enumerate(lines or ["none"])]
 

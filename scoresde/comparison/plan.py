@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -14,8 +13,6 @@ from scoresde.model import Model
 from scoresde.samplers.plan import Job, prepare
 from scoresde.samplers.registry import find_sampler
 from scoresde.samplers.solver import cut
-
-AT_ONCE = 2**18  # numbers in the states of one batch, unless told otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +41,7 @@ class Draw:
     @property
     def batch(self) -> int:
         """Samples at a time."""
-        return self.batch_size or max(1, AT_ONCE // prod(self.model.event_shape))
+        return self.batch_size or self.model.batch_size
 
     def rounds(self, first: int | None = None) -> int:
         """The batches of all samples, or of the ``first`` of them."""

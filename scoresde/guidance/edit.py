@@ -17,6 +17,7 @@ from scoresde.errors import BadInput
 from scoresde.samplers import Result, sample
 from scoresde.samplers.checks import check_denoiser, check_state
 from scoresde.samplers.plan import prepare
+from scoresde.samplers.run import ALL_AT_ONCE
 from scoresde.sde import SDE
 
 
@@ -138,7 +139,7 @@ def edit(
 
 def _without(how: dict[str, Any]) -> dict[str, Any]:
     """What `prepare` takes of what `sample` does."""
-    return {name: value for name, value in how.items() if name not in ("batch_size", "callback", "check")}
+    return {name: value for name, value in how.items() if name not in ALL_AT_ONCE}
 
 
 def _checked_strength(strength: float) -> float:

@@ -19,6 +19,7 @@ from scoresde.noise import START, SeededNoise
 from scoresde.samplers import Result, sample
 from scoresde.samplers.checks import check_denoiser, check_state
 from scoresde.samplers.plan import prepare
+from scoresde.samplers.run import ALL_AT_ONCE
 
 
 class Method(NamedTuple):
@@ -112,7 +113,7 @@ def inpaint(
         sampler = chosen.sampler
         steps = chosen.steps if steps is None and how.get("nfe") is None and how.get("grid") is None else steps
     how |= {"seed": seed, "first": first, "cond": given}
-    plan = {name: value for name, value in how.items() if name not in ("batch_size", "callback", "check")}
+    plan = {name: value for name, value in how.items() if name not in ALL_AT_ONCE}
     job = prepare(denoiser, known.shape, sampler, steps, dtype=known.dtype, device=known.device, **plan)
     t, noise = job.solver.times[0], how.get("noise", "cpu")
     source = SeededNoise(seed, range(first, first + len(known))) if isinstance(noise, str) else noise

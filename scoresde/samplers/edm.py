@@ -21,7 +21,7 @@ from scoresde.sde import SDE
 UNUSED = {"s_min": 0.0, "s_max": math.inf, "s_noise": 1.0}
 
 
-def heun(sde: SDE, starts: Sequence[float], ends: Sequence[float]) -> list[list[Row]]:
+def heun_rows(sde: SDE, starts: Sequence[float], ends: Sequence[float]) -> list[list[Row]]:
     """The rows of one Heun step in ρ from each of ``starts`` to the time beside it in ``ends``, in x0 space.
 
     With d = (y - x̂_0)/ρ, y' = y + (ρ_t - ρ_s) d(s), then y' + (ρ_t - ρ_s) (d(t) - d(s))/2, where d(t) - d(s) is
@@ -70,7 +70,7 @@ def edm(
     gamma = min(s_churn / (len(times) - 1), math.sqrt(2) - 1)
     starts = _raise(sde, times[:-1], gamma, s_min, s_max)
     rows: list[Row] = []
-    for t, start, step in zip(times, starts, heun(sde, starts, times[1:]), strict=False):
+    for t, start, step in zip(times, starts, heun_rows(sde, starts, times[1:]), strict=False):
         rows += [forward_row(sde, t, start, s_noise)] if start > t else []
         rows += step
     order = 2 if starts == list(times[:-1]) else None

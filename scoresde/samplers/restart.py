@@ -13,7 +13,7 @@ import torch
 
 from scoresde.errors import BadInput, positive
 from scoresde.grids import Times
-from scoresde.samplers.edm import check_s_noise, heun
+from scoresde.samplers.edm import check_s_noise, heun_rows
 from scoresde.samplers.sde_steps import ddpm, forward_row
 from scoresde.samplers.table import Row, Table
 from scoresde.sde import SDE
@@ -49,7 +49,7 @@ def restart(
     bottom = _nearest_knot(sde, times, low, high)
     back = _back(sde, high, times[bottom], inner)
     up = forward_row(sde, times[bottom], back[0].t, s_noise)
-    steps = heun(sde, times[:-1], times[1:])
+    steps = heun_rows(sde, times[:-1], times[1:])
     steps[bottom - 1] = _one_interval([*steps[bottom - 1], *[up, *back] * repeats])
     return Table(sde, "x0", tuple(row for step in steps for row in step), exact=s_noise == 1)
 
@@ -108,5 +108,5 @@ def _back(sde: SDE, high: float, end: float, inner: int) -> list[Row]:
     bottom = float(np.exp(-sde.knots([last]).lam[0]))
     rho = np.linspace(high ** (1 / 7), bottom ** (1 / 7), inner + 1) ** 7
     path = [*sde.t_of_rho(torch.from_numpy(rho)).clamp(max=sde.t_max).tolist()[:-1], last]
-    rows = [row for step in heun(sde, path[:-1], path[1:]) for row in step]
+    rows = [row for step in heun_rows(sde, path[:-1], path[1:]) for row in step]
     return rows if end else [*rows[:-1], Row(last, 0.0, 0.0, (1.0,))]

@@ -140,7 +140,7 @@ def sample(
     return _result(run, job.solver, parts, job.settings["seed"], job.settings)
 
 
-# What `sample` takes and `trajectory` has no use for.
+# What `sample` takes and `prepare` does not, since it is of a run of many batches: `trajectory` has no use for it.
 ALL_AT_ONCE = {
     "batch_size": "ask for fewer samples, and for the next ones with first=",
     "callback": "do it in the loop over the intervals",
