@@ -56,6 +56,26 @@ def write_atomically(path: str | Path, content: bytes) -> None:
             temporary.unlink()
 
 
+def sweep(folder: Path) -> None:
+    """Remove what writes into a folder, or one in it, have left half-done in processes that were killed."""
+    for path in (*folder.glob(".*.partial"), *folder.glob("*/.*.partial")):
+        number = path.name.split(".")[-2]
+        if number.isdecimal() and not _alive(int(number)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _alive(process: int) -> bool:
+    """Whether another process has this number: what bears our own is of one before us."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of somebody else
+        pass
+    return process != os.getpid()
+
+
 def save_checkpoint(path: str | Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
     """Write tensors and their JSON ``info`` as one file, atomically."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

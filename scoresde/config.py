@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from scoresde.errors import BadInput, nearest
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which no mapping has a key twice, which PyYAML lets pass."""
+    """YAML in which no mapping has a key twice, which PyYAML lets pass, and 1e-2 is a number."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -27,6 +28,12 @@ class _Loader(yaml.SafeLoader):
                 raise BadInput(f"key {name!r} is given twice, again in line {key.start_mark.line + 1}")
         self.seen.add(id(node))
         super().flatten_mapping(node)
+
+
+# YAML 1.1 asks for a dot and a sign in such numbers, so that 1e-2 and 1.5e3 were words.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 class _Strict(BaseModel):
@@ -72,7 +79,7 @@ class Train(_Strict):
     lr: float = Field(1e-3, gt=0, allow_inf_nan=False)
     warmup: int = Field(200, ge=0)
     decay: Literal["none", "cosine"] = "cosine"
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     clip: float = Field(1.0, gt=0)
     ema: float | str | list[float | str] = 0.999
     snapshots: int = Field(0, ge=0)
@@ -157,7 +164,8 @@ def parse_config(values: Any, source: str = "config") -> Config:
             ) from None
         if fault["type"] == "missing":
             raise BadInput(f"{source}: {where} is missing") from None
-        raise BadInput(f"{source}: {where} = {fault['input']!r}: {fault['msg'].lower()}") from None
+        close = nearest(fault["input"], re.findall("'(.*?)'", fault["msg"])) if fault["type"] == "literal_error" else ""
+        raise BadInput(f"{source}: {where} = {fault['input']!r}: {fault['msg'].lower()}{close}") from None
     for where, value in _leaves({"sde": config.sde, "network": config.network, "train.times": config.train.times}):
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"{source}: {where} = {value}: input should be a finite number")

@@ -16,7 +16,8 @@ def construct(what: str, registry: Mapping[str, Callable[..., T]], spec: Mapping
     options = dict(spec)
     name = str(options.pop("name", ""))
     build = registry[choose(what, name, registry)]
-    known = list(inspect.signature(build).parameters)[len(args) :]
+    taken = inspect.signature(build).parameters
+    known = list(taken)[len(args) :]
     for key in options:
         if key not in known:
             raise BadInput(
@@ -27,4 +28,12 @@ def construct(what: str, registry: Mapping[str, Callable[..., T]], spec: Mapping
     except BadInput:
         raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # a value that makes no sense to it
-        raise BadInput(f"{what} {name!r}: {str(error).splitlines()[0]}") from None
+        unlike = [key for key, value in options.items() if _unlike(value, taken[key].default)]
+        given = [f"{key} = {options[key]!r}" for key in unlike] if isinstance(error, TypeError) else []
+        raise BadInput(f"{': '.join([f'{what} {name!r}', *given])}: {str(error).splitlines()[0]}") from None
+
+
+def _unlike(value: Any, default: Any) -> bool:
+    """Whether a value is a number and its default is none, or the other way round."""
+    plain = default is not None and default is not inspect.Parameter.empty
+    return plain and isinstance(value, int | float) != isinstance(default, int | float)

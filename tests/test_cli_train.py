@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import shlex
 import signal
+import subprocess
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +120,40 @@ def test_training_bar(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(progress, "on_terminal", lambda: True)
     result = run("train", write_config(), "--out", "a")
     assert result.exit_code == 0 and "3/3" in result.stderr and "samples/s" in result.stderr
+
+
+def test_a_skipped_step_is_left_out_of_the_bar(monkeypatch: pytest.MonkeyPatch):
+    """Not for that step alone: the means after it are of those that are finite."""
+    texts: list[str] = []
+
+    @contextmanager
+    def bar(*args: object):
+        yield lambda line="", text="", **fields: texts.append(text)
+
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
+    monkeypatch.setattr(progress, "_bar", bar)
+    meter = progress.TrainingMeter(500)
+    with meter.watch() as report:
+        for step in range(1, 501):
+            loss = math.nan if step in (1, 7, 300) else 2.0
+            report(step, {"loss": loss, "gradient": math.inf if step == 8 else 1.0, "per_second": 10.0})
+    assert texts[0] == "no finite step yet"
+    assert set(texts[1:]) == {"loss 2.0000  gradient 1  10 samples/s"}
+
+
+def test_a_run_outlives_those_who_read_its_output(here: Path):
+    """A pipe that is closed after the first line, as by `2>&1 | head -1`; and no stderr at all."""
+    write_config(train={"steps": 300, "batch_size": 16, "warmup": 1})
+    command = [sys.executable, "-m", "scoresde", "train", "run.yaml", "--out"]
+    child = subprocess.Popen([*command, "a"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert child.stdout and child.stdout.readline().startswith(b"data: moons")
+    child.stdout.close()
+    assert child.wait(60) == 0
+    shell = " ".join([*map(shlex.quote, command), "b", "--steps", "2", "2>&-"])
+    assert subprocess.run(shell, shell=True, check=False, stdout=subprocess.DEVNULL).returncode == 0
+    for name, step in (("a", 300), ("b", 2)):
+        assert checkpoint.load_checkpoint(f"{name}/checkpoint.safetensors")[1]["step"] == step
+        assert Path(name, "model.safetensors").is_file()
 
 
 def test_training_that_stops_itself(monkeypatch: pytest.MonkeyPatch, here: Path):

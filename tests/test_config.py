@@ -257,11 +257,36 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_numbers_as_people_write_them(tmp_path: Path) -> None:
-    """YAML 1.1 reads 1e-3 as a word; it means a number."""
-    (tmp_path / "run.yaml").write_text("data: {name: moons}\nnetwork: {name: mlp}\ntrain: {lr: 1e-3, steps: 1_000}")
-    train = load_config(tmp_path / "run.yaml").train
-    assert train.lr == 0.001 and train.steps == 1000
+    """YAML 1.1 reads 1e-3 as a word; it means a number, at any depth."""
+    numbers = {"1e-2": 0.01, "1E2": 100.0, "+1.5e3": 1500.0, "-2.e1": -20.0, ".5e1": 5.0, "1e+1": 10.0, "1.0e-1": 0.1}
+    words = ["1e", "e5", "1e-", "'1e-2'", "1e2x", "min_snr:1e-2", "1.2.3e4", "0x1e-2"]
+    (tmp_path / "run.yaml").write_text(
+        "data: {name: moons}\nnetwork: {name: mlp, scales: [1e-1]}\ntrain: {lr: 1e-3, steps: 1_000, warmup: 1e2}\n"
+        f"sde: {{name: ve, sigma_min: 1e-2, numbers: [{', '.join(numbers)}], words: [{', '.join(words)}]}}"
+    )
+    config = load_config(tmp_path / "run.yaml")
+    assert config.train.lr == 0.001 and config.train.steps == 1000 and config.train.warmup == 100
+    assert config.network["scales"] == [0.1] and config.sde["sigma_min"] == 0.01
+    assert config.sde["numbers"] == list(numbers.values())
+    assert config.sde["words"] == [word.strip("'") for word in words]
     assert yaml.safe_load("1e-3") == "1e-3"
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"task": "clasifier"}, "; did you mean 'classifier'?"),
+        ({"data": {"name": "moons", "scaler": "standrad"}}, "; did you mean 'standard'?"),
+        ({"train": {"objective": "hybird"}}, "; did you mean 'hybrid'?"),
+        ({"train": {"decay": "cosin"}}, "; did you mean 'cosine'?"),
+        ({"train": {"precision": "bf61"}}, "; did you mean 'bf16'?"),
+        ({"train": {"decay": 3}}, "input should be 'none' or 'cosine'"),
+        ({"train": {"weight_decay": float("inf")}}, "train.weight_decay = inf: input should be a finite number"),
+    ],
+    ids=str,
+)
+def test_one_of_a_few_words_names_the_nearest(values: dict, message: str) -> None:
+    assert refused({**SMALL, **values}).endswith(message)
 
 
 # ----------------------------------------------------------------------------------------------------------- construct
@@ -295,6 +320,22 @@ def test_unknown_names_are_taught(what: str, registry: dict) -> None:
     for spec in ({}, {"name": None}, {"name": 3}):
         with pytest.raises(BadInput, match=f"unknown {what} .*choose from"):
             construct(what, registry, spec)
+
+
+@pytest.mark.parametrize(
+    "what, registry, spec, place, given",
+    [
+        ("sde", SDES, {"name": "ve", "sigma_min": "small"}, "sde 've': sigma_min = 'small': ", ()),
+        ("sde", SDES, {"name": "vp", "beta_min": 1, "beta_max": [20]}, "sde 'vp': beta_max = [20]: ", ()),
+        ("network", NETWORKS, {"name": "mlp", "width": "wide", "depth": 2}, "network 'mlp': width = 'wide': ", ((2,),)),
+        ("network", NETWORKS, {"name": "unet", "multipliers": 2}, "network 'unet': multipliers = 2: ", ((1, 8, 8),)),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_named(what: str, registry: dict, spec: dict, place: str, given: tuple) -> None:
+    with pytest.raises(BadInput) as caught:
+        construct(what, registry, spec, *given)
+    assert str(caught.value).startswith(place)
 
 
 def test_a_value_that_makes_no_sense_is_one_line() -> None:

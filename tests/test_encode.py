@@ -74,7 +74,7 @@ def test_auto_runs_under_every_sde(n: int) -> None:
         out = scoresde.sample(mixture().denoiser(sde, "v"), (2, 2), "auto", nfe=n, dtype=F64)
         assert out.nfe <= n and torch.isfinite(out.x).all()
         if sde.by_index and out.settings["sampler"] != "rk4":
-            index = torch.tensor(out.times, dtype=F64) * sde.N
+            index = torch.tensor(out.times, dtype=F64) * sde.label_steps
             assert (index - index.round()).abs().max() < 1e-9
 
 

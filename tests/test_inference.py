@@ -29,7 +29,7 @@ def observed(x0: Tensor, seed: int) -> Tensor:
 
 
 def conditional(name: str) -> scoresde.Denoiser:
-    """What a network that is shown x_t and y learns, E[x_0 | x_t, y]: the posterior moves with y and keeps its shape."""
+    """What a network that is shown x_t and y learns, E[x_0 | x_t, y], whose law moves with y and keeps its shape."""
     sde = SDES[name]
     at_zero, units = AT_ZERO.denoiser(sde), torch.stack(UNITS)
 

@@ -209,13 +209,17 @@ def test_trackers_that_cannot_be_had(name: str, match: str, monkeypatch: pytest.
 
 @pytest.mark.parametrize("shard", [False, True], ids=["whole", "in shards"])
 def test_launched_by_the_command_line(shard: bool, tmp_path: Path) -> None:
-    """Only one process tells and writes; a run of two is continued by two."""
+    """Only one process tells and writes; a run of two, by torchrun or accelerate, is continued by two."""
     pictures = {"ema": [0.9, "power:0.1"], "snapshots": 10, "sample_every": 10} if shard else {}
     config = configured(checkpoint_every=5, report=False, shard=shard, **pictures)
     (tmp_path / "c.yaml").write_text(json.dumps(config))
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d"]
-    launch += ["--rdzv_endpoint=localhost:0", "-m", "scoresde", "train", "c.yaml", "--out", "run"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    launch += ["--rdzv_endpoint=localhost:0"]
+    if not shard:
+        launch = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]
+        launch += ["--num_processes=2", "--main_process_port=0", "--tee=3", "--log_dir=logs"]
+    launch += ["-m", "scoresde", "train", "c.yaml", "--out", "run"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")}  # no settings of accelerate
     done = subprocess.run(launch, env=environment, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("model: run") == 1
@@ -223,6 +227,7 @@ def test_launched_by_the_command_line(shard: bool, tmp_path: Path) -> None:
     always = {"checkpoint.safetensors", "checkpoint-1.safetensors", "model.safetensors", "log.jsonl"}
     assert names == always | ({"samples", "snapshots"} if shard else set[str]())
     if not shard:
+        assert {path.parent.name for path in (tmp_path / "logs").rglob("stdout.log")} == {"0", "1"}
         return
     assert [len(list((tmp_path / "run" / name).iterdir())) for name in ("samples", "snapshots")] == [2, 2]
     model, checkpoint = (tmp_path / "run" / name for name in ("model.safetensors", "checkpoint.safetensors"))

@@ -21,6 +21,7 @@ from scoresde.data import Dataset, load
 from scoresde.train import run as run_module
 from scoresde.train import train
 from scoresde.train.keep import CHECKPOINT, MODEL
+from scoresde.train.log import read_log
 from scoresde.train.run import Run
 
 
@@ -130,9 +131,23 @@ def test_skipped_steps_are_in_the_log(kind: str, tmp_path: Path, monkeypatch: py
         json.loads(line, parse_constant=pytest.fail)  # JSON has no NaN
 
 
+@pytest.mark.parametrize("cut", ['{"step": 12, "skipped_steps": [{"step": 11}', '{"step": 12', "", "\0\0"])
+def test_a_line_that_was_cut_is_left_out(cut: str, tmp_path: Path) -> None:
+    """Also just after a brace within it."""
+    config = configured(steps=12, log_every=4, checkpoint_every=6)
+    train(config, tmp_path)
+    whole, path = told(tmp_path), tmp_path / "log.jsonl"
+    path.write_text("\n".join([*path.read_text().splitlines()[:2], cut]))
+    assert [line["step"] for line in read_log(tmp_path)] == [4, 8]
+    (tmp_path / "checkpoint-1.safetensors").replace(tmp_path / CHECKPOINT)  # step 6
+    train(config, tmp_path, resume=True)
+    assert told(tmp_path) == whole
+
+
 @pytest.mark.parametrize(
     "options, match",
     [
+        ({"snapshots": 5}, r"train.snapshots = 5: .* averages like 'power:0.1'"),
         ({"objective": "hybrid"}, "of the steps of a chain: choose times 'index'"),
         ({"objective": "hybrid", "times": "index"}, "needs learned_variance: true"),
         ({"learned_variance": True}, "does not train it: choose 'hybrid' or 'vlb'"),
@@ -201,10 +216,11 @@ killed(5, 0.0)
 killed(13, 0.0)
 killed(19, 0.003)
 killed(23, 0.01, saving=True)
-killed(37, 0.007)
-killed(44, 0.005)
-partial = [path for path in (folder / "parts").iterdir() if path.name.endswith(".partial")]
+partial = list((folder / "parts").glob(".*.partial"))
 assert len(partial) == 1, partial  # the save that was killed; the checkpoint before it is whole
+killed(37, 0.007)
+assert not partial[0].exists()  # removed by the run that went on
+killed(44, 0.005)
 steps = []
 train(config, folder / "parts", resume=True, report=lambda step, figures: steps.append(step))
 assert steps[0] in (41, 51) and steps[-1] == 60, steps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -11,15 +12,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from scoresde import BadInput, OutputError, load_model
+from scoresde import BadInput, OutputError, TrainingStopped, load_model
 from scoresde.checkpoint import load_checkpoint
 from scoresde.config import Config, parse_config
 from scoresde.data import Dataset, load
+from scoresde.train import preview as preview_module
 from scoresde.train import run as run_module
 from scoresde.train import train
 from scoresde.train.keep import CHECKPOINT, MODEL
@@ -222,19 +226,57 @@ def test_what_decides_no_weight_may_change(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_a_process_with_a_whole_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_ends_a_process_with_a_whole_checkpoint(workers: int, number: signal.Signals, tmp_path: Path) -> None:
+    """Also where all processes of a group get it, as by Ctrl-C, `timeout` or a cluster, those that read data too."""
     config = {**configured().model_dump(mode="json")}
-    config["train"] |= {"steps": 10**6, "checkpoint_every": 10**6, "decay": "none"}
+    config["train"] |= {"steps": 10**6, "checkpoint_every": 10**6, "decay": "none", "workers": workers}
     (tmp_path / "c.yaml").write_text(json.dumps(config))
     command = [sys.executable, "-m", "scoresde", "train", str(tmp_path / "c.yaml"), "--out", str(tmp_path / "run")]
-    child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stderr=pipe, stdout=pipe, text=True, start_new_session=True)
     log = tmp_path / "run" / "log.jsonl"
     while not log.is_file() and child.poll() is None:
         time.sleep(0.05)
-    child.send_signal(number)
+    os.killpg(child.pid, number)
     _, told = child.communicate(timeout=60)
     assert child.returncode == 130 and "--resume" in told and "Traceback" not in told
-    assert load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["step"] >= 50
+    step = load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["step"]
+    assert step >= 50 and f"stopped after step {step}, saved" in told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
+
+
+def test_a_lost_worker_ends_a_run_with_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the step before the one it was to read for, from which the run goes on; no handler of torch's is left."""
+    whole = train(configured(), tmp_path / "whole", data=data()).read_bytes()
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))  # seconds, 5 otherwise
+
+    def kill(step: int, figures: object) -> None:
+        if step == 5:
+            for worker in multiprocessing.active_children():
+                assert worker.pid
+                os.kill(worker.pid, signal.SIGKILL)
+
+    with pytest.raises(TrainingStopped, match=r"reads data was killed.*fewer train\.workers") as caught:
+        train(configured(workers=1), tmp_path / "run", data=data(), report=kill)
+    assert "\n" not in str(caught.value) and not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    assert 5 <= load_checkpoint(tmp_path / "run" / CHECKPOINT)[1]["step"] <= 7  # two batches are read ahead
+    assert train(configured(), tmp_path / "run", True, data=data()).read_bytes() == whole
+
+
+def test_what_killed_saves_left_is_removed(tmp_path: Path) -> None:
+    """Of processes that are no more, or had our own number; not of one that lives, nor what is not ours."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    (tmp_path / "snapshots").mkdir()
+    stays = [f".checkpoint.safetensors.{os.getppid()}.partial", ".mine.partial", "notes.partial"]
+    goes = [f".checkpoint.safetensors.{pid}.partial" for pid in (gone.pid, os.getpid())]
+    for name in (*stays, *goes, f"snapshots/.0.safetensors.{gone.pid}.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    train(configured(), tmp_path, data=data())
+    assert {path.name for path in tmp_path.rglob("*.partial")} == set(stays)
 
 
 def test_a_second_signal_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,8 +342,11 @@ def test_a_width_that_was_trained_is_made_again(tmp_path: Path) -> None:
         reconstruct(tmp_path, 0.1, tmp_path / "x")
     with pytest.raises(BadInput, match="relative width"):
         reconstruct(tmp_path / "two", 0.4, tmp_path / "x")
-    with pytest.raises(BadInput, match=r"no snapshot .* up to there"):
-        reconstruct(tmp_path / "two", 0.1, tmp_path / "x", step=2)
+    for step, near in ((2, 5), (59, 60), (100_000, 60), (18, 20)):
+        with pytest.raises(BadInput, match=f"step = {step}: .*12 snapshots, of steps 5 to 60, .* nearest is {near}$"):
+            reconstruct(tmp_path / "two", 0.1, tmp_path / "x", step=step)
+    assert not (tmp_path / "x").exists()
+    assert load_checkpoint(reconstruct(tmp_path / "two", 0.1, tmp_path / "x", step=20))[1]["step"] == 20
 
 
 # ------------------------------------------------------------------------------------------------------------ live view
@@ -318,6 +363,45 @@ def test_pictures_do_not_disturb_the_run(tmp_path: Path) -> None:
     for wanted in ("Loss by noise level", "data:image/png;base64,", 'role="img"', "moons", "light dark"):
         assert wanted in page
     assert not re.search(r"(src|href)=.http", page)  # nothing to fetch
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("out of memory\nmore"),
+        MemoryError(),
+        RuntimeError("[enforce fail] can't allocate memory"),
+        3e38,
+    ],
+    ids=str,
+)
+def test_a_picture_that_cannot_be_drawn_is_told(
+    error: Exception | float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the run goes on, with its own weights."""
+    plain = train(configured(), tmp_path / "plain", data=data()).read_bytes()
+
+    def fail(denoiser: object, shape: tuple[int, ...], *args: object, **how: object) -> SimpleNamespace:
+        if isinstance(error, Exception):
+            raise error
+        return SimpleNamespace(x=torch.full(shape, error))
+
+    monkeypatch.setattr(preview_module, "sample", fail)
+    lines: list[str] = []
+    out = train(configured(sample_every=6, report=True), tmp_path / "run", data=data(), tell=lines.append)
+    assert [line.split(" (")[0] for line in lines] == [f"step {k}: no samples could be drawn" for k in (6, 12, 12)]
+    assert not any("\n" in line or line.endswith("()") for line in lines)
+    assert torch.equal(*(load_checkpoint(path)[0]["ema/first.weight"] for path in (out, tmp_path / "plain" / MODEL)))
+    assert plain and (tmp_path / "run" / "report.html").is_file() and not (tmp_path / "run" / "samples").exists()
+
+
+def test_a_fault_of_the_drawing_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **how: object) -> None:
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(preview_module, "sample", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        train(configured(sample_every=6), tmp_path, data=data())
 
 
 def test_the_report_tells_every_setting(tmp_path: Path) -> None:

@@ -151,17 +151,41 @@ def test_every_sde_and_prediction_trains(name: str, form: str) -> None:
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-@pytest.mark.parametrize(
-    "sde", [{"name": "vp"}, {"name": "ddpm"}, {"name": "ddpm", "zero_terminal_snr": True}], ids=str
-)
-def test_every_weighting_trains(weighting: str, sde: dict) -> None:
+@pytest.mark.parametrize("name", ["vp", "ddpm"])
+def test_every_weighting_trains(weighting: str, name: str) -> None:
     """Under DDPM on the chain's own indices, the last one included."""
-    chain = sde["name"] == "ddpm"
-    run = Run(configured(sde=sde, weighting=weighting, times="index" if chain else "uniform", steps=10), points())
+    times = "index" if name == "ddpm" else "uniform"
+    run = Run(configured(sde={"name": name}, weighting=weighting, times=times, steps=10), points())
     before = state(run)
     for _ in range(10):
         assert math.isfinite(run.advance()["loss"]) and run.skipped == 0
     assert not any(torch.equal(before[key], value) for key, value in state(run).items() if key.endswith("weight"))
+
+
+@pytest.mark.parametrize("times", ["index", "loss_aware", "uniform"])
+@pytest.mark.parametrize("form", FORMS)
+def test_what_is_not_finite_at_the_last_time_is_refused(form: str, times: str) -> None:
+    """Under zero terminal SNR, where λ has no end; what is not refused has finite losses there."""
+    data, refused = points(), set[str]()
+    last = torch.ones(2) if times != "uniform" else torch.full((2,), 1 - 2**-24)
+    for weighting in (*WEIGHTINGS, "uncertainty"):
+        options = {"uncertainty": True} if weighting == "uncertainty" else {"weighting": weighting}
+        config = configured(sde={"name": "ddpm", "zero_terminal_snr": True}, prediction=form, times=times, **options)
+        try:
+            made = Run(config, data).objective
+        except BadInput as error:
+            why = f"train.{next(iter(options))}" if form in ("v", "x0") else f"'{form}' prediction gives no x0"
+            assert why in str(error) and "at t = 1" in str(error)
+            refused.add(weighting)
+            continue
+        noise = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
+        for losses in made(data.x[:2], last, noise, None, {"y": torch.zeros(2, dtype=torch.long)}):
+            assert losses.isfinite().all(), weighting
+    if form not in ("v", "x0"):
+        assert refused == {*WEIGHTINGS, "uncertainty"}
+    elif times != "uniform":
+        assert refused == {"likelihood", "sigmoid", "uncertainty"}
+    assert "snr" not in refused or form not in ("v", "x0")
 
 
 def test_units_do_not_matter() -> None:

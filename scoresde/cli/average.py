@@ -12,7 +12,7 @@ from scoresde.cli.params import Whole
 @click.command("average", short_help="Another average of a run's weights, made afterwards.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--width", type=float, required=True, help="Relative width of the average, above 0 and below 0.288.")
-@click.option("--step", type=Whole(), metavar="N", help="At this step of the run; by default at the last snapshot.")
+@click.option("--step", type=Whole(), metavar="N", help="At this step, that of a snapshot; by default the last.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The model to write.")
 def command(run: Path, width: float, step: int | None, out: Path) -> None:
     """Write the model whose weights are averaged over the RUN with another width than those trained with.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,7 +20,15 @@ PLAIN_EVERY = 100  # training steps between two plain lines
 
 def on_terminal() -> bool:
     """Whether there is anyone to watch a bar."""
-    return sys.stderr.isatty()
+    return bool(sys.stderr and sys.stderr.isatty())
+
+
+def say(line: str, err: bool = False) -> None:
+    """Print a line; once nobody can read it, as in a pipe that was closed, this and all that follow go nowhere."""
+    try:
+        click.echo(line, err=err)
+    except OSError:
+        setattr(sys, "stderr" if err else "stdout", Path(os.devnull).open("w"))  # noqa: SIM115 (to the end)
 
 
 @contextmanager
@@ -78,7 +89,7 @@ class TrainingMeter:
         self.begin: tuple[int, float] | None = None  # the first step that was seen, and when
         self.sums: dict[str, float] = {}
         self.count = 0
-        self.tell: Callable[[str], None] = lambda line: click.echo(line, err=True)  # a line of its own
+        self.tell: Callable[[str], None] = lambda line: say(line, err=True)  # a line of its own
 
     @contextmanager
     def watch(self) -> Generator[Callable[[int, Mapping[str, float]], None]]:
@@ -89,11 +100,16 @@ class TrainingMeter:
         with _bar(
             "training", float(self.total), "{task.completed:.0f}/{task.total:.0f}", "{task.fields[text]}"
         ) as update:
-            self.tell = lambda line: update(line=line)
+
+            def show(**fields: Any) -> None:
+                with suppress(OSError):  # a terminal that is gone
+                    update(**fields)
+
+            self.tell = lambda line: show(line=line)
 
             def report(step: int, figures: Mapping[str, float]) -> None:
                 self._add(step, figures)
-                update(completed=step, text=self._text())
+                show(completed=step, text=self._text())
                 if self.count >= 2 * PLAIN_EVERY:  # forget slowly: means over the last one or two hundred steps
                     self.sums, self.count = {k: v / 2 for k, v in self.sums.items()}, self.count // 2
 
@@ -104,15 +120,18 @@ class TrainingMeter:
         if step % PLAIN_EVERY == 0 or step == self.total:
             first, since = self.begin or (step, 0.0)
             left = (time.perf_counter() - since) / max(1, step - first) * (self.total - step)
-            click.echo(f"step {step}/{self.total}  {self._text()}  {duration(left)} left", err=True)
+            say(f"step {step}/{self.total}  {self._text()}  {duration(left)} left", err=True)
             self.sums, self.count = {}, 0
 
     def _add(self, step: int, figures: Mapping[str, float]) -> None:
         self.begin = self.begin or (step, time.perf_counter())
-        self.step, self.count = step, self.count + 1
-        for name, value in figures.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.step = step
+        if all(map(math.isfinite, figures.values())):  # a step that was skipped is told elsewhere
+            self.count += 1
+            self.sums = {name: self.sums.get(name, 0.0) + value for name, value in figures.items()}
 
     def _text(self) -> str:
+        if not self.count:
+            return "no finite step yet"
         mean = {name: value / self.count for name, value in self.sums.items()}
         return f"loss {mean['loss']:.4f}  gradient {mean['gradient']:.3g}  {mean['per_second']:.0f} samples/s"

@@ -11,7 +11,7 @@ import click
 
 from scoresde.cli.output import output_folder
 from scoresde.cli.params import Whole, device_option, find_device
-from scoresde.cli.progress import TrainingMeter
+from scoresde.cli.progress import TrainingMeter, say
 from scoresde.cli.text import align
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def command(ctx: click.Context, config: str, out: Path, resume: str | None, step
         settings = settings.model_copy(update={"train": settings.train.model_copy(update={"steps": steps})})
     device, path = find_device(device), out / CHECKPOINT
     first = os.environ.get("RANK", "0") == "0"  # of the processes that were launched together, the one that tells
-    tell = click.echo if first else lambda line: None
+    tell = say if first else lambda line: None
     with output_folder(out):
         held = checkpoints(out)
         if resume == "auto" and not held:
@@ -76,8 +76,8 @@ def command(ctx: click.Context, config: str, out: Path, resume: str | None, step
             if path.exists() and first:
                 again = [arg for arg in ctx.obj if arg not in ("--resume", resume)]
                 what = f"after step {stop.args[0]}, saved in {path}" if stop.args else f"at once, last saved in {path}"
-                click.echo(f"stopped {what}; to continue:", err=True)
-                click.echo(f"  {shlex.join(['scoresde', *again, '--resume'])}", err=True)
+                say(f"stopped {what}; to continue:", err=True)
+                say(f"  {shlex.join(['scoresde', *again, '--resume'])}", err=True)
             raise
     tell(f"model: {model} (averaged weights, step {settings.train.steps})")
     if settings.train.report:

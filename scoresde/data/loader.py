@@ -1,14 +1,21 @@
 """Batches for a training run, read ahead by worker processes."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scoresde.data.dataset import Dataset
-from scoresde.errors import BadInput
+from scoresde.errors import BadInput, TrainingStopped
 
 Batch = tuple[Tensor, Tensor, Tensor | None]
+
+
+class WorkerLost(TrainingStopped):
+    """A process that reads data is gone. Nothing else is wrong: the steps before are whole."""
 
 
 class _Rows:
@@ -56,6 +63,7 @@ def batches(
 
     Raises:
         BadInput: a number of workers below 0; a fault of the data, e.g. a damaged image, as `data.take` names it.
+        WorkerLost: one of the processes was killed; found out when its batch is asked for, within seconds.
 
     The processes end with the iterator, also when it is closed early.
 
@@ -81,12 +89,43 @@ def _batches(
         num_workers=workers,
         pin_memory=pin and torch.accelerator.is_available(),
         generator=torch.Generator(),  # it draws a seed for its workers: not from torch's own
+        worker_init_fn=_heed_no_signal,
     )
-    read = iter(loader)
+    read = _start(loader)
     try:
-        for chosen, x, fault in read:
+        while (batch := _next(read)) is not None:
+            chosen, x, fault = batch
             if x is None:
                 raise BadInput(fault)
             yield chosen, x, None if data.labels is None else data.labels[chosen]
     finally:
         del read  # with it end its workers
+
+
+def _heed_no_signal(worker: int) -> None:
+    """What stops a run may be sent to all of its processes: its own decides, and ends those that read."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _start(loader: torch.utils.data.DataLoader[Any]) -> Iterator[Any]:
+    """Begin to read, without the handler by which torch, when a worker dies, raises in the middle of whatever runs."""
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(number)
+    read = iter(loader)
+    signal.signal(number, before or signal.SIG_DFL)
+    return read
+
+
+def _next(read: Iterator[Any]) -> Any:
+    """What is read next, None at the end; a worker that died is named."""
+    try:
+        return next(read, None)
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and "exited unexpectedly" not in str(error):
+            raise
+        raise WorkerLost(
+            "a process that reads data was killed, perhaps for want of memory: continue with fewer train.workers"
+        ) from error

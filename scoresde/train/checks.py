@@ -14,6 +14,12 @@ def check_data(config: Config, data: Dataset) -> None:
     if train.batch_size > len(data):
         raise BadInput(f"batch_size {train.batch_size} is larger than the data ({len(data)} rows of {data.name})")
     check_trainable(data)
+    averages = train.ema if isinstance(train.ema, list) else [train.ema]
+    if train.snapshots and not any(str(each).startswith("power:") for each in averages):
+        raise BadInput(
+            f"train.snapshots = {train.snapshots}: only of averages like 'power:0.1' others can be made afterwards:"
+            " add one to train.ema"
+        )
     for what, wanted in (("flip", train.flip), ("augment", train.augment > 0)):
         if wanted and len(data.event_shape) != 3:
             raise BadInput(f"train.{what}: only for images, the data have events of shape {data.event_shape}")

@@ -21,7 +21,7 @@ from scoresde.losses.times import Times
 FIRST, ORDER, STEP, DROPOUT, AUGMENT = range(5)  # streams of random numbers
 
 
-def mix(seed: int, counter: int, stream: int) -> int:
+def seed_of(seed: int, counter: int, stream: int) -> int:
     """One 63-bit generator seed out of three numbers (splitmix64's finaliser)."""
     z = (seed * 0x9E3779B97F4A7C15 + counter * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) & (2**64 - 1)
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
@@ -52,7 +52,7 @@ def batch_rows(size: int, batch: int, seed: int, step: int) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _order(size: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(size, generator=torch.Generator().manual_seed(mix(seed, epoch, ORDER)))
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed_of(seed, epoch, ORDER)))
 
 
 class Draws(NamedTuple):
@@ -85,7 +85,7 @@ def draw(
     shape: tuple[int, ...], times: Times, train: Train, step: int, labelled: bool = False, probes: bool = False
 ) -> Draws:
     """The draws of a whole batch of this shape; labels are dropped where there are any, ``probes`` are for slices."""
-    generator, n = torch.Generator().manual_seed(mix(train.seed, step, STEP)), shape[0]
+    generator, n = torch.Generator().manual_seed(seed_of(train.seed, step, STEP)), shape[0]
     mirrored = torch.rand(n, generator=generator) < 0.5 if train.flip else None
     unlabelled = torch.rand(n, generator=generator) < train.label_dropout if labelled else None
     t, weight = times.draw(n, generator)
@@ -93,5 +93,5 @@ def draw(
     probe = torch.randn(shape, generator=generator) if probes else None
     warped = None
     if train.augment:
-        warped = augmentations(n, torch.Generator().manual_seed(mix(train.seed, step, AUGMENT)), train.augment)
+        warped = augmentations(n, torch.Generator().manual_seed(seed_of(train.seed, step, AUGMENT)), train.augment)
     return Draws(mirrored, warped, unlabelled, t, weight, noise, probe)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,9 @@ class Log:
         self.path, self.engine = folder / LOG, engine
         if not engine.main:
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines() if step and self.path.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        if kept or self.path.is_file():
-            self.path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        if self.path.is_file():
+            kept = [line for line in _whole(self.path) if line["step"] <= step] if step else []
+            self.path.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
 
     def remove(self) -> None:
         """Leave nothing behind."""
@@ -104,4 +104,11 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     path = folder / LOG
     if not path.is_file():
         raise BadInput(f"{str(path)!r}: no such file: it is written by a training run")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return list(_whole(path))
+
+
+def _whole(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a log that were written to their end."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            yield json.loads(line)

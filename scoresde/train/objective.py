@@ -23,7 +23,8 @@ from scoresde.losses import (
     sliced_score_matching_loss,
     vlb_loss,
 )
-from scoresde.losses.weightings import find_weighting
+from scoresde.losses.times import LossAware, Times
+from scoresde.losses.weightings import weight
 from scoresde.model import load_model
 from scoresde.nn.uncertainty import Uncertainty
 from scoresde.sde import SDE
@@ -42,8 +43,8 @@ class Objective(nn.Module):
         train, name = config.train, config.train.times.get("name")
         self.name, self.weighting, self.denoiser = train.objective, train.weighting, denoiser
         self.network = denoiser.network  # whose gradients processes share with those of the rest
-        find_weighting(train.weighting)
         self.times = make_times(train.times, denoiser.sde)
+        _check_ends(train, denoiser, self.times)
         self.uncertainty = Uncertainty() if train.uncertainty else None
         self.levels = UINT8 if config.data.scaler == "image" else None
         own = denoiser.sde.N
@@ -109,6 +110,22 @@ class Objective(nn.Module):
         self.times.load(_group(state, "times."))
         if self.uncertainty:
             self.uncertainty.load_state_dict(_group(state, "uncertainty."))
+
+
+def _check_ends(train: Train, denoiser: Denoiser, times: Times) -> None:
+    """Refuse what is not finite at the first or the last time: under zero terminal SNR λ has no end there."""
+    sde, form = denoiser.sde, denoiser.prediction
+    if isinstance(times, LossAware):
+        t = torch.tensor([sde.t_max / sde.N if sde.N else sde.t_min, sde.t_max])
+    else:
+        t = times.place(torch.tensor([0.0, 1 - 2**-24])).t
+    checked = {f"weighting = {train.weighting!r}: the weight of the {form} error": weight(train.weighting, denoiser, t)}
+    if train.uncertainty:
+        checked["uncertainty: it is learned over λ, which"] = sde.lam(t)
+    for what, values in checked.items():
+        for at, value in zip(t.tolist(), values.tolist(), strict=True):
+            if not math.isfinite(value):
+                raise BadInput(f"train.{what} is {value} at t = {at:.4g}, which is among the train.times")
 
 
 def _teacher(config: Config, student: Denoiser) -> tuple[Denoiser, str]:

@@ -45,11 +45,17 @@ def reconstruct(run: str | Path, sigma_rel: float, out: str | Path, step: int | 
         _, info = load_checkpoint(path)
         names = [name for name in info["averages"] if name.startswith("power:")]
         held += [(path, name, float(name.removeprefix("power:")), info["step"]) for name in names]
-    last = max((at for *_, at in held), default=0)
-    step = last if step is None else step
+    steps = sorted({at for *_, at in held})
+    if not steps:
+        raise BadInput(f"{str(folder)!r} has snapshots, but of no average like 'power:0.1'")
+    step = steps[-1] if step is None else step
+    if step not in steps:
+        near = min(steps, key=lambda at: abs(at - step))
+        raise BadInput(
+            f"step = {step}: {str(folder)!r} has {len(steps)} snapshots, of steps {steps[0]} to {steps[-1]},"
+            f" and none of that one: the nearest is {near}"
+        )
     held = [each for each in held if each[3] <= step]
-    if not held:
-        raise BadInput(f"step = {step}: {str(folder)!r} has no snapshot of an average 'power:WIDTH' up to there")
     weights = mixture([(width, at) for _, _, width, at in held], sigma_rel, step)
     total: dict[str, Tensor] = {}
     for (path, name, _, _), weight in zip(held, weights, strict=True):

@@ -15,7 +15,7 @@ from scoresde.errors import SolverFailure
 from scoresde.pictures import curves, picture
 from scoresde.samplers import sample
 from scoresde.train.keep import make
-from scoresde.train.run import Run
+from scoresde.train.run import Run, out_of_memory
 
 IMAGES, POINTS = 40, 2000
 CALLS = 20
@@ -31,8 +31,22 @@ class Preview:
         """Draw ``CALLS`` network calls a sample with the sampler measured best for that; returns the PNG.
 
         One process writes; where weights lie in shards all must draw. There is none of a classifier, of events that are
-        no points, series or images, nor where the network is not finite.
+        no points, series or images; where drawing fails, as for want of memory or by a network that is not finite, that
+        is told and the run goes on.
         """
+        try:
+            return self._draw()
+        except (ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
+            scarce = isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and out_of_memory(error))
+            if isinstance(error, RuntimeError) and not (scarce or isinstance(error, SolverFailure)):
+                raise
+            if scarce and self.run.engine.sharded:  # the others wait for this one
+                raise
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            self.run.tell(f"step {self.run.step}: no samples could be drawn ({why})")
+            return b""
+
+    def _draw(self) -> bytes:
         run, shape = self.run, self.run.data.event_shape
         if not (run.engine.main or run.engine.sharded) or len(shape) > 3 or run.config.task == "classifier":
             return b""
@@ -40,16 +54,14 @@ class Preview:
         classes = len(run.data.classes) if getattr(run.network, "classes", 0) else 0
         labels = torch.arange(count) % classes if classes else None
         cond = {} if labels is None else {"y": labels.to(run.device)}
-        try:
-            with averaged(run), torch.compiler.set_stance("force_eager"):
-                how: dict[str, Any] = {"nfe": CALLS, "device": run.device, "cond": cond, "batch_size": 256}
-                x = sample(run.denoiser, (count, *shape), "auto", **how).x
-        except SolverFailure as error:
-            run.tell(f"step {run.step}: no samples could be drawn ({error})")
-            return b""
+        with averaged(run), torch.compiler.set_stance("force_eager"):
+            how: dict[str, Any] = {"nfe": CALLS, "device": run.device, "cond": cond, "batch_size": 256}
+            x = sample(run.denoiser, (count, *shape), "auto", **how).x
         if not run.engine.main:
             return b""
         x = run.scaler.decode(x).cpu()
+        if not x.isfinite().all():
+            raise SolverFailure("they are not finite")
         values = (to_uint8(x) if run.config.data.scaler == "image" else x).numpy()
         content = (
             curves(values[:16]) if len(shape) == 2 else picture(values, None if labels is None else labels.numpy())

@@ -23,7 +23,7 @@ from scoresde.errors import BadInput, TrainingStopped
 from scoresde.model import build, build_classifier, load_weights
 from scoresde.schedule import like, per_sample
 from scoresde.train.checks import check_data
-from scoresde.train.draws import DROPOUT, FIRST, Draws, batch_rows, draw, mix, seeded
+from scoresde.train.draws import DROPOUT, FIRST, Draws, batch_rows, draw, seed_of, seeded
 from scoresde.train.ema import EMA
 from scoresde.train.engine import Engine
 from scoresde.train.log import Untold
@@ -60,7 +60,7 @@ class Run:
         self.scaler = Scaler.fit(data, config.data.scaler)
         self.engine = Engine(device, train.precision, train.trackers, train.shard)
         self.device, self.share = self.engine.device, self.engine.share(train.batch_size)
-        with seeded(mix(train.seed, 0, FIRST), torch.device("cpu")):
+        with seeded(seed_of(train.seed, 0, FIRST), torch.device("cpu")):
             self.model, self.network, self.objective = _of_task(config, data, self.device)
         if self.engine.sharded and train.objective == "sliced":
             raise BadInput("train.shard: the sliced loss takes second derivatives, for which shards are not kept")
@@ -95,7 +95,7 @@ class Run:
                 told = self.descend(x0, cond, draws)
                 break
             except RuntimeError as error:
-                if not _out_of_memory(error) or self.micro == 1 or self.engine.world > 1:
+                if not out_of_memory(error) or self.micro == 1 or self.engine.world > 1:
                     raise
                 self.micro = (self.micro + 1) // 2
             self.tell(f"step {self.step + 1}: out of memory; batches of {len(x0)} now go in parts of {self.micro}")
@@ -159,7 +159,7 @@ class Run:
         figures: list[Tensor] = []
         starts = range(0, len(x0), self.micro)
         with seeded(
-            mix(self.config.train.seed, self.step * self.engine.world + self.engine.rank, DROPOUT), self.device
+            seed_of(self.config.train.seed, self.step * self.engine.world + self.engine.rank, DROPOUT), self.device
         ):
             for start in starts:
                 part = slice(start, start + self.micro)
@@ -299,5 +299,6 @@ def _decisive(config: Config) -> dict[str, Any]:
     return {**values, "train": {key: value for key, value in values["train"].items() if key not in RUNTIME}}
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device, or the host, had no room for a tensor."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

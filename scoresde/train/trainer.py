@@ -8,8 +8,10 @@ from pathlib import Path
 
 import torch
 
+from scoresde.checkpoint import sweep
 from scoresde.config import Config
 from scoresde.data import Dataset, load
+from scoresde.data.loader import WorkerLost
 from scoresde.errors import BadInput, OutputError, TrainingStopped
 from scoresde.model import export_model
 from scoresde.train.keep import CHECKPOINT, MODEL, bring_forward, checkpoints, make, newest, rotate
@@ -50,6 +52,8 @@ def train(
     data = data or load(config.data.name, config.data.split, **config.data.options)
     run = Run(config, data, device, tell)
     make(out)
+    if run.engine.main:
+        sweep(out)
     begin(run, out, resume)
     log = Log(out, run.step, run.engine)
     try:
@@ -71,6 +75,10 @@ def train(
     except OutputError:
         if not path.exists():
             log.remove()
+        raise
+    except WorkerLost:
+        if run.engine.world == 1 and not due(run):  # several: the others wait elsewhere
+            save(run, out)
         raise
     except TrainingStopped:  # the weights may have grown useless before they failed: keep what is there
         if run.untold.skipped:
