@@ -62,7 +62,7 @@ OPTIONS = {  # what makes a sampler stochastic, or stochastic in another way
 
 def drawn(case: str) -> torch.Tensor:
     name, options = case.partition(",")[0], OPTIONS.get(case, {})
-    steps = {"langevin": 60, "travel": 60}.get(name, 120 if SAMPLERS[name].build else None)
+    steps = 60 if name == "langevin" else 120 if SAMPLERS[name].build else None
     denoiser = hard().denoiser(scoresde.VPSDE())
     return scoresde.sample(denoiser, (N, 2), name, steps, noise="device", dtype=F64, **options).x  # quickly drawn
 
