@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scoresde.denoiser import AnyDenoiser, Plan, layers
+from scoresde.denoiser import AnyDenoiser, Plan
 from scoresde.errors import BadInput
+from scoresde.samplers.plan import brought
 from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
 
@@ -27,16 +28,16 @@ class Composed(AnyDenoiser):
 
     def __post_init__(self) -> None:
         parts = (self.prior, *self.posteriors)
-        brought = [{name: rows for layer in layers(each) for name, rows in layer.given.items()} for each in parts]
-        if sum(map(bool, brought)) > 1:
+        given = [brought(each) for each in parts]
+        if sum(map(bool, given)) > 1:
             raise BadInput("compose: two of the denoisers have a guidance weight for each sample: only one of them can")
         values = {
             "sde": self.prior.sde,
             "sigma_data": self.prior.sigma_data,
             "rows_per_call": sum(each.rows_per_call for each in parts),
             "varies": any(each.varies for each in parts),
-            "given": {name: rows for each in brought for name, rows in each.items()},
-            "parts": [(each, own.keys()) for each, own in zip(parts, brought, strict=True)],
+            "given": {name: rows for own in given for name, rows in own.items()},
+            "parts": [(each, own.keys()) for each, own in zip(parts, given, strict=True)],
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
