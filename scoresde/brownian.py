@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from scoresde.errors import BadInput
-from scoresde.noise import SeededNoise
+from scoresde.noise import SeededNoise, check_seed
 
 if TYPE_CHECKING:
     from scoresde.samplers.table import Row, Table
@@ -64,7 +64,7 @@ class BrownianNoise:
     clock: tuple[Span | None, ...]
 
     def __post_init__(self) -> None:
-        SeededNoise(self.seed, self.indices)  # refuses a bad seed now
+        check_seed(self.seed)
         for span in self.clock:
             if span is not None:
                 _check(*span)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from math import inf
 from operator import index
 from typing import SupportsIndex
 
@@ -50,8 +51,18 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 def positive(name: str, value: object) -> int:
     """Return ``value`` if it is an integer of at least 1, else raise `BadInput`."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or (whole := index(value)) < 1:
-        raise BadInput(f"{name} = {value!r}: {name} must be a positive integer")
+    return integer(name, value, 1, f"{name} must be a positive integer")
+
+
+def integer(name: str, value: object, least: int, rule: str, most: float = inf) -> int:
+    """Return ``value`` as an int if it is a whole number, of whatever library, in this range; else raise `BadInput`.
+
+    >>> import numpy as np
+    >>> integer("first", np.int64(3), 0, "an integer from 0")
+    3
+    """
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or not least <= (whole := index(value)) <= most:
+        raise BadInput(f"{name} = {value!r:.60}: {rule}")
     return whole
 
 

@@ -16,9 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoresde.errors import BadInput
+from scoresde.errors import BadInput, integer
 
 START = -1  # the step number of the draw that makes x at t_max
+
+
+def check_seed(seed: object) -> int:
+    """Refuse what is no seed."""
+    return integer("seed", seed, 0, "a seed is an integer from 0 to 2^64 - 1", 2**64 - 1)
 
 
 @runtime_checkable
@@ -42,8 +47,7 @@ class SeededNoise:
     indices: Sequence[int]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**64:
-            raise BadInput(f"seed = {self.seed!r} must be an integer from 0 to 2^64 - 1")
+        check_seed(self.seed)
 
     def __call__(self, step: int, draw: int, x: Tensor) -> Tensor:
         if len(self.indices) != x.shape[0]:

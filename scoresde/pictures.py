@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from scoresde.errors import BadInput
 
 LIMIT = 400  # images in one grid
 LEFT, RIGHT, HEAD = 56, 20, 20  # margins of a plot; titles stand in the head
@@ -24,8 +27,24 @@ COLOURS = (  # one per class, distinct also for most colour-blind readers (Okabe
 )
 
 
-def picture(x: np.ndarray, labels: np.ndarray | None = None) -> bytes:
+def finite(what: str, x: ArrayLike) -> np.ndarray:
+    """Samples, an array or a tensor on the CPU, as an array of finite numbers; else BadInput names the first other.
+
+    >>> finite("samples", [[0.0, 1.0], [2.0, float("nan")]])
+    Traceback (most recent call last):
+        ...
+    scoresde.errors.BadInput: samples: nan at [1, 1]: a picture needs finite numbers
+    """
+    values = np.asarray(x)
+    if not np.isfinite(values).all():
+        first = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise BadInput(f"{what}: {values[tuple(first)]} at {first}: a picture needs finite numbers")
+    return values
+
+
+def picture(x: ArrayLike, labels: ArrayLike | None = None) -> bytes:
     """The picture that suits samples (n, *event): images as a grid, vectors as points, single numbers as their CDF."""
+    x, labels = finite("samples", x), None if labels is None else np.asarray(labels)
     if x.ndim == 4:
         return image_grid(x, labels)
     if x.ndim == 3:

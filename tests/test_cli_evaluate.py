@@ -93,6 +93,20 @@ def test_the_report_says_what_was_measured(here: Path) -> None:
     assert "40 of 50 in y.npz" in text and all(name in text for name in POINTS) and "40 : 40" in text
 
 
+def test_three_ranges_of_the_seeds_are_measured_where_there_are_samples_for_it(here: Path) -> None:
+    """In the samples' own order: what another draw of n gives, not what another choice among these gives."""
+    real, fake = load("moons", n=200).x, load("moons", n=190, seed=1).x
+    fake[60:120] += 1
+    data, samples = write("real.npz", real), write("fake.npz", fake)
+    found = report(samples, "--data", data, "--n", 60)["figures"]
+    rows = torch.randperm(200, generator=torch.Generator().manual_seed(0))[:60].sort().values
+    expected = [energy_distance(real[rows].double(), fake[60 * k : 60 * k + 60].double()).value for k in range(3)]
+    assert found["energy distance"]["ranges"] == pytest.approx(expected, rel=1e-12)
+    assert all(row["ranges"][1] > 2 * max(row["ranges"][::2]) for row in (found["W2"], found["energy distance"]))
+    assert "3 ranges of 60" in works("evaluate", samples, "--data", data, "--n", 60)
+    assert all(row["ranges"] is None for row in report(samples, "--data", data, "--n", 64)["figures"].values())
+
+
 def test_figures_grow_with_a_shift_and_tell_a_lost_mode(here: Path) -> None:
     x = load("gaussians", n=80, seed=1).x
     data = ["--data", "gaussians", "--draws", 2]

@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 import shutil
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,12 @@ def test_states_of_samplers_that_store_no_grid_of_their_own(points: Path) -> Non
     assert record_of("d")["saved_times"][-2:] == [1e-3, 0.0]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("sampler", ["ddpm", "ode"])
-def test_an_interrupt_leaves_nothing(sampler: str, points: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_nothing(
+    sampler: str, number: signal.Signals, points: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
     for cls in (save.Trajectory, save.AdaptiveTrajectory):
         add = cls.add
 
@@ -115,12 +120,12 @@ def test_an_interrupt_leaves_nothing(sampler: str, points: Path, here: Path, mon
             add(self, i, *rest)
             if i == 3:
                 assert any(path.name.endswith(".partial") for path in Path("samples").iterdir())
-                raise KeyboardInterrupt
+                signal.raise_signal(number)
 
         monkeypatch.setattr(cls, "add", interrupted)
     steps = ["--steps", "9"] if sampler == "ddpm" else []
     fails(130, "sample", "--model", points, "--sampler", sampler, *steps, "--num", 3, "--save-every", 1)
-    assert not list(here.iterdir())
+    assert not list(here.iterdir()) and signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_interrupt_at_the_end_leaves_nothing(points: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,13 @@ def test_samples_are_the_existing_picture() -> None:
     np.testing.assert_array_equal(shown, expected)
 
 
+def test_tensors_are_drawn_as_arrays_are() -> None:
+    x, kinds = torch.rand(6, 2, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 2
+    assert picture(x, kinds) == picture(x.numpy(), kinds.numpy())
+    assert animate(x[None], [1.0], kinds) == animate(x.numpy()[None], [1.0], kinds.numpy())
+    assert plot_samples(x, kinds).get_label() == "6 samples of 2 classes of shape (2,)."
+
+
 @pytest.mark.parametrize("shape", [(6, 2), (3, 1), (5, 1, 8, 8), (5, 3, 8, 8), (5, 8, 8)])
 def test_a_moving_picture_has_a_frame_for_each_state(shape: tuple[int, ...]) -> None:
     states = np.random.default_rng(0).normal(size=(4, *shape))
@@ -174,6 +181,8 @@ def test_a_record_is_the_run_of_sample() -> None:
         (lambda: plot_scores(PLANE, scoresde.VPSDE(), [3.0]), "t = 3"),
         (lambda: animate(np.zeros((2, 3, 2)), [1.0]), "2 states and 1 times"),
         (lambda: animate(np.zeros((1, 3, 2)), [1.0], form="mp3"), "did you mean 'mp4'"),
+        (lambda: animate(np.full((1, 3, 2), np.nan), [1.0]), r"states: nan at \[0, 0, 0\]"),
+        (lambda: plot_samples(torch.tensor([[0.0, 1.0], [np.inf, 2.0]])), r"samples: inf at \[1, 0\]"),
         (lambda: render(plot_samples(np.zeros((3, 2))), "pgn"), "did you mean 'png'"),
     ],
 )

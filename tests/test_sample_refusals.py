@@ -66,7 +66,7 @@ def test_bad_requests_are_refused_before_the_first_call(how: dict, message: str)
 
 
 WRONG_TYPES = """
-import numpy, scoresde, torch
+import json, numpy, scoresde, torch
 calls = []
 denoiser = scoresde.Denoiser(lambda x, t: calls.append(1) or x, scoresde.VPSDE(), "x0")
 cases = [
@@ -94,6 +94,8 @@ cases = [
     (dict(callback=3), "callback = 3: a function of (i,"),
     (dict(batch_size="2"), "batch_size = '2'"),
     (dict(seed="1"), "seed = '1'"),
+    (dict(seed=True), "seed = True: a seed is an integer from 0 to 2^64 - 1"),
+    (dict(seed=2**64), "seed = 18446744073709551616: a seed"),
     (dict(first="1"), "first = '1'"),
     (dict(x=[1.0]), "x = [1.0]: a state is a tensor"),
     (dict(dtype="float32"), "dtype = float32"),
@@ -115,6 +117,10 @@ for how, words in ((dict(order="2"), "order = '2': order must be an integer"), (
 assert not calls
 few = scoresde.sample(denoiser, 3, "ddim", numpy.int64(4))  # a number of scalar samples, an integer of numpy
 assert few.x.shape == (3,) and few.nfe == len(calls) == 4 and type(few.settings["steps"]) is int
+of_numpy = dict(steps=numpy.int32(4), seed=numpy.uint64(5), first=numpy.int64(6), eta=numpy.float32(0.5))
+own = scoresde.sample(denoiser, (3, 2), "ddim", steps=4, seed=5, first=6, eta=0.5)
+like = scoresde.sample(denoiser, numpy.array([3, 2]), "ddim", **of_numpy)
+assert torch.equal(own.x, like.x) and json.dumps(dict(like.settings)) == json.dumps(dict(own.settings))
 """
 
 

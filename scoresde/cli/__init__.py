@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -71,7 +75,8 @@ class Commands(click.Group):
         args = list(sys.argv[1:] if args is None else args)
         extra = {**extra, "obj": args, "standalone_mode": False}
         try:
-            code = super().main(args, prog_name or "scoresde", **extra)
+            with _sigterm_interrupts():
+                code = super().main(args, prog_name or "scoresde", **extra)
         except (click.Abort, KeyboardInterrupt):
             message, code = "interrupted", 130
         except Exception as error:
@@ -80,6 +85,23 @@ class Commands(click.Group):
             sys.exit(code if isinstance(code, int) else 0)
         click.echo(f"scoresde: error: {' '.join(message.split())}", err=True)
         sys.exit(code)
+
+
+@contextmanager
+def _sigterm_interrupts() -> Generator[None]:
+    """Inside, SIGTERM is what Ctrl-C is: nothing half-written stays behind."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def explain(error: Exception, command: str = "") -> tuple[str, int]:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scoresde.cli.copies import copies, training_set
 from scoresde.cli.data import read_options
 from scoresde.cli.files import json_text
 from scoresde.cli.output import OutFile, prove_writable
 from scoresde.cli.params import Whole, device_option, find_device, json_option
 from scoresde.cli.progress import steps_bar
-from scoresde.cli.space import Space, check_pixels, events_of
+from scoresde.cli.space import Space, check_pixels
 from scoresde.cli.text import align, duration
 from scoresde.errors import BadInput
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from scoresde.data import Dataset
 
-LEAST, MOST_IMAGES, MOST_POINTS, MOST_NEAREST = 20, 5000, 1000, 1000
+LEAST, MOST_IMAGES, MOST_POINTS = 20, 5000, 1000
+RANGES = 3  # of the samples' numbers, and so of their seeds: what another run of the sampler would give
 WIDEST = 256  # pixels of a Fréchet distance, at most: its cost grows with their cube
 USUAL = 10_000  # events of a figure that is to be compared with published ones
 SHOWN = ("command", "model", "weights", "sha256", "settings", "class", "nfe")  # of the record of a run
@@ -108,7 +110,8 @@ def command(
     n = size_of(fake, real, space.kind, num)
     rows = rows_of(len(real), len(fake), n, seed)
     if space.kind != "coordinates":
-        check_pixels(fake, rows[1])
+        for part in (rows[1], *ranges_of(len(fake), n)):
+            check_pixels(fake, part)
     memory = training_set(real, data, split, given, train)
     near = copies(fake, real, memory, rows) if isinstance(memory, Dataset) else None
     report = measure(fake, real, space, rows, allow_small, draws, seed)
@@ -175,6 +178,13 @@ def rows_of(real: int, fake: int, n: int, seed: int) -> tuple[Tensor, Tensor, Te
     return order[:n].sort().values, own[:n].sort().values, order[n : 2 * n] if real >= 2 * n else None
 
 
+def ranges_of(fake: int, n: int) -> list[Tensor]:
+    """The first rows, the next and the ones after, n of each, where there are so many samples; else none."""
+    import torch
+
+    return list(torch.arange(RANGES * n).split(n)) if fake >= RANGES * n else []
+
+
 def measure(
     fake: Dataset,
     real: Dataset,
@@ -185,7 +195,7 @@ def measure(
     seed: int,
 ) -> dict[str, Any]:
     """The figures, in which space they were taken, and what there is to know of them."""
-    from scoresde.metrics.compare import compare, feature_groups, frechet_name, point_groups
+    from scoresde.metrics.compare import compare, feature_groups, figures_of, frechet_name, point_groups
     from scoresde.metrics.frechet import LEAST as TRUSTED
 
     points = [space.points(real, rows[0]), space.points(fake, rows[1])]
@@ -207,11 +217,16 @@ def measure(
         notes.append(f"{real.name} has fewer than {2 * n} events: no figures of real against real")
     with steps_bar("evaluate", draws * len(groups)) as done:
         found = compare(groups, points[0], points[1], *points[2:], draws=draws, seed=seed, done=done)
+    parts = [space.points(fake, part) for part in ranges_of(len(fake), n)]
+    again = figures_of(groups, points[0], parts)
     return {
         "space": {**space.facts, "dims": dims},
         "dtype": {"samples": str(fake.dtype)[6:], "data": str(real.dtype)[6:], "figures": "float64"},
         "rounded_to_uint8": fake.dtype != real.dtype,
-        "figures": {row.name: {k: v for k, v in row._asdict().items() if k != "name"} for row in found},
+        "figures": {
+            row.name: {k: v for k, v in row._asdict().items() if k != "name"} | {"ranges": again.get(row.name)}
+            for row in found
+        },
         "notes": notes,
     }
 
@@ -228,51 +243,12 @@ def mode_rows(real: Tensor, fake: Tensor) -> dict[str, Any]:
     angle = torch.arange(8, dtype=torch.float64) * math.pi / 4
     means = 3 * torch.stack([angle.cos(), angle.sin()], dim=1)
     mixture = GaussianMixture(torch.ones(8), means, 0.09 * torch.eye(2, dtype=torch.float64).expand(8, 2, 2))
-    none = dict.fromkeys(("low", "high", "by"))
+    none = dict.fromkeys(("low", "high", "by", "ranges"))
     found: dict[str, Any] = {}
     for name, figure in (("modes covered", mode_coverage), ("high-quality samples", high_quality_share)):
         value, n, m = figure(fake, mixture)
         found[name] = {"value": value, **none, "floor": figure(real, mixture).value, "n": n, "m": m}
     return found
-
-
-def training_set(real: Dataset, data: str, split: str, options: dict[str, Any], named: str | None) -> Dataset | str:
-    """The images that samples may be copies of: those named, or the data's own of another split; or why none are."""
-    import torch
-
-    from scoresde.data import Streamed, load
-    from scoresde.data.load import SPLITS
-
-    large, why = "too large to be held in memory", ""
-    if real.dtype != torch.uint8:
-        why = f"{real.name} holds no images"
-    elif named is None and data not in SPLITS:
-        why = f"no training set of {real.name} is known; name it by --train"
-    elif named is None and split == "train":
-        why = "DATA is the training set; give held-out images, by --split test or as DATA beside --train"
-    if why and named is None:
-        return why
-    train = load(named or data, "train", **options)
-    if named is None:
-        return f"{train.name} is {large}" if isinstance(train, Streamed) else train
-    if not why and (train.dtype, train.event_shape) != (real.dtype, real.event_shape):
-        why = f"it holds {train.dtype} events of {train.event_shape}, {real.name} {real.dtype} of {real.event_shape}"
-    if not why and isinstance(train, Streamed):
-        why = large
-    if not why and train.sha256 == real.sha256:
-        why = "it is DATA itself; distances of samples are held against those of other real images"
-    if why:
-        raise BadInput(f"--train {named}: {why}")
-    return train
-
-
-def copies(fake: Dataset, real: Dataset, train: Dataset, rows: tuple[Tensor, Tensor, Tensor | None]) -> dict[str, Any]:
-    """Distances to the nearest training images, held against those of the data."""
-    from scoresde.metrics import memorisation
-
-    ours, held_out = (part[:MOST_NEAREST] for part in (rows[1], rows[0]))
-    figures = memorisation(events_of(fake, ours, real), train.x, events_of(real, held_out, real))
-    return {**figures._asdict(), "n": len(ours), "train": len(train), "data": train.name, "sha256": train.sha256}
 
 
 def run_of(path: Path) -> dict[str, Any] | None:
@@ -292,11 +268,16 @@ def as_text(report: dict[str, Any]) -> str:
     def figure(value: float | None) -> str:
         return "" if value is None else f"{value:.4g}"
 
+    samples, figures = report["samples"], report["figures"]
     table = [("", "value", "95 % interval", "real : real", "n")]
-    for name, row in report["figures"].items():
+    for name, row in figures.items():
         interval = "" if row["low"] is None else f"{figure(row['low'])} to {figure(row['high'])}"
         table.append((name, figure(row["value"]), interval, figure(row["floor"]), f"{row['n']} : {row['m']}"))
-    samples, data, space = report["samples"], report["data"], report["space"]
+    if any(row["ranges"] for row in figures.values()):
+        spans = (f"{figure(min(k))} to {figure(max(k))}" if (k := row["ranges"]) else "" for row in figures.values())
+        spread = (f"{RANGES} ranges of {samples['n']:,}", *spans)
+        table = [(*row[:3], span, *row[3:]) for row, span in zip(table, spread, strict=True)]
+    data, space = report["data"], report["space"]
     rounded = ", samples rounded to uint8" if report["rounded_to_uint8"] else ""
     known = f" ({space['trained_on']}, {space['sha256'][:12]}…)" if "sha256" in space else ""
     known += f", {space['kept']} of {space['sets']} sets from the cache" if "kept" in space else ""
@@ -316,4 +297,5 @@ def as_text(report: dict[str, Any]) -> str:
         )
     about.append(("time", duration(report["seconds"])))
     notes = [f"note: {text}" for text in report["notes"]]
-    return "\n".join([align(table, right=(1, 3, 4)), align(about), *notes])
+    wide = len(table[0])
+    return "\n".join([align(table, right=(1, wide - 2, wide - 1)), align(about), *notes])

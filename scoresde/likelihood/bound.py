@@ -84,7 +84,7 @@ def variational_bound(
             bound, has = ("continuous", "no steps") if continuous else ("chain's", "no strata (continuous=True has)")
             raise BadInput(f"{name} = {value!r} does nothing here: the {bound} bound has {has}")
     check_denoiser(denoiser)
-    check_index(first)
+    first = check_index(first)
     x0 = x if scaler is None else scaler.encode(x)
     check_state(x0, x0.dtype)
     if not len(x0):

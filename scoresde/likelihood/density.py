@@ -120,7 +120,7 @@ def log_prob(
     """
     how = Divergence(divergence, probes, probe, seed, chunk)
     check_grad(grad)
-    check_index(first)
+    first = check_index(first)
     check_denoiser(denoiser)
     with torch.inference_mode(False), torch.set_grad_enabled(bool(grad)):
         given = {key: _plain(value) for key, value in (cond or {}).items()}

@@ -20,7 +20,7 @@ from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, positive
 from scoresde.likelihood.density import Likelihood, log_prob
 from scoresde.likelihood.trace import DEQUANTISE
-from scoresde.noise import SeededNoise
+from scoresde.noise import SeededNoise, check_seed
 from scoresde.samplers.checks import check_index
 
 
@@ -65,7 +65,7 @@ def discrete_log_prob(
     whole = not x.is_floating_point() or bool((x == x.round()).all())
     if not len(x) or not whole or not 0 <= x.min().item() <= x.max().item() < levels:  # on the host: 256 is no uint8
         raise BadInput(f"x: with levels = {levels} its values are the whole numbers 0 to {levels - 1}")
-    check_index(first)
+    first, seed = check_index(first), check_seed(seed)
     indices = range(first, first + len(x))
     found = [
         log_prob(denoiser, dequantise(x, indices, seed, draw), steps, seed=seed, first=first, **how)

@@ -83,6 +83,23 @@ def compare(
     return rows
 
 
+def figures_of(groups: Iterable[Group], real: Tensor, parts: Sequence[Tensor]) -> dict[str, list[float]]:
+    """Every figure of the groups for each of several sets of fakes against the same real events; {} where none are.
+
+    >>> import torch
+    >>> x, y, z = torch.randn(3, 100, 2, generator=torch.Generator().manual_seed(0))
+    >>> figures_of(point_groups(x, y), x, [y, y])["W2"] == 2 * [wasserstein(x, y).value]
+    True
+    """
+    if not parts:
+        return {}
+    found: dict[str, list[float]] = {}
+    for names, statistic, _, _ in groups:
+        each = [statistic(real, part) for part in parts]
+        found |= {name: [float(values[k]) for values in each] for k, name in enumerate(names)}
+    return found
+
+
 def point_groups(real: Tensor, fake: Tensor) -> list[Group]:
     """The figures of points; the bandwidth of the MMD is set once, by these two sets.
 

@@ -8,11 +8,12 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput, choose
 from scoresde.noise import START, SeededNoise
-from scoresde.pictures import film, image_grid
+from scoresde.pictures import film, finite, image_grid
 
 FRAME_MS, LAST_MS = 80, 1500  # how long a frame and the last one are shown
 
@@ -47,7 +48,7 @@ def record(
 
 
 def animate(
-    states: np.ndarray, times: Sequence[float] | np.ndarray, labels: np.ndarray | None = None, form: str = "gif"
+    states: ArrayLike, times: Sequence[float] | np.ndarray, labels: ArrayLike | None = None, form: str = "gif"
 ) -> bytes:
     """States (steps, n, *event) as an animated GIF or, with ``form`` "mp4", a video, a frame each under its time.
 
@@ -59,6 +60,7 @@ def animate(
     b'GIF89a'
     """
     choose("form of a moving picture", form, FILMS)
+    states, labels = finite("states", states), None if labels is None else np.asarray(labels)
     if len(states) != len(times) or not len(states):
         raise BadInput(f"animate: {len(states)} states and {len(times)} times: give as many, and at least one")
     titles = [f"t = {t:.3f}" for t in times]

@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scoresde.pictures import picture
 from scoresde.plotting.figure import empty
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 PIXELS = 100  # per inch
 
 
-def plot_samples(x: np.ndarray, labels: np.ndarray | None = None) -> Figure:
+def plot_samples(x: ArrayLike, labels: ArrayLike | None = None) -> Figure:
     """Samples (n, *event) as a figure: the picture of `scoresde.pictures`, a grid of images, points, or a CDF.
 
     It has the picture's own pixels; in a larger figure, `scoresde.pictures.picture` is the image to show.
@@ -29,7 +30,8 @@ def plot_samples(x: np.ndarray, labels: np.ndarray | None = None) -> Figure:
 
     pixels = np.asarray(Image.open(io.BytesIO(picture(x, labels))).convert("RGB"))
     classes = "" if labels is None else f" of {len(np.unique(labels))} classes"
-    about = f"{len(x)} samples{classes} of shape {x.shape[1:]}."
+    n, *event = np.shape(x)
+    about = f"{n} samples{classes} of shape {tuple(event)}."
     figure = empty(pixels.shape[1] / PIXELS, pixels.shape[0] / PIXELS, about, PIXELS)
     figure.set_layout_engine("none")
     ax = figure.add_axes((0, 0, 1, 1))

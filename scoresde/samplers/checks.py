@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from operator import index
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
 
 from scoresde.analytic_start import Start
 from scoresde.denoiser import AnyDenoiser
-from scoresde.errors import BadInput, choose
+from scoresde.errors import BadInput, choose, integer
 from scoresde.noise import Noise
 from scoresde.samplers.registry import SAMPLERS, Sampler
 from scoresde.samplers.solver import Hook, Solver
@@ -33,6 +34,14 @@ def check_start(start: Any) -> None:
         raise BadInput(
             f"start = {start!r:.60}: an AnalyticStart; a list of times is grid=[...], a state to start from is x="
         )
+
+
+def check_shape(shape: Any) -> tuple[int, ...]:
+    """The sizes of a run as ints; refuse what is no shape."""
+    sizes = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
+    if not sizes or not all(isinstance(size, SupportsIndex) and index(size) >= 1 for size in sizes):
+        raise BadInput(f"shape = {shape!r:.60}: the number of samples and the event's sizes, integers of at least 1")
+    return tuple(map(index, sizes))
 
 
 def check_state(x: Tensor | None, dtype: torch.dtype | None = None) -> None:
@@ -102,10 +111,9 @@ def check_hook(hook: Hook | None, sampler: Sampler, solver: Solver) -> None:
         raise BadInput(f"hook: {sampler.name!r} lets nothing act between its steps: choose from {', '.join(able)}")
 
 
-def check_index(first: Any) -> None:
+def check_index(first: Any) -> int:
     """Refuse what is no index of a sample."""
-    if not isinstance(first, int) or first < 0:
-        raise BadInput(f"first = {first!r}: the index of a sample is an integer from 0")
+    return integer("first", first, 0, "the index of a sample is an integer from 0")
 
 
 def check_denoiser(denoiser: Any) -> None:

@@ -19,7 +19,7 @@ from scoresde.analytic_start import AnalyticStart, Start
 from scoresde.denoiser import AnyDenoiser, layers
 from scoresde.errors import BadInput, choose, positive
 from scoresde.grids import Numbers, Spacing, Times, make_grid, respacing
-from scoresde.noise import START, DeviceNoise, Noise, SeededNoise
+from scoresde.noise import START, DeviceNoise, Noise, SeededNoise, check_seed
 from scoresde.samplers.auto import BUDGET, choose_for
 from scoresde.samplers.checks import (
     check_denoiser,
@@ -28,6 +28,7 @@ from scoresde.samplers.checks import (
     check_grad,
     check_hook,
     check_index,
+    check_shape,
     check_start,
     check_state,
     checked,
@@ -70,7 +71,8 @@ def plan_run(
     if asked and not sampler.build:
         raise BadInput(f"sampler {sampler.name!r} chooses its own steps by rtol and atol: give no steps or grid")
     sampler.check_options(options, adaptive)
-    filled = {**sampler.options(adaptive), **options}
+    numbers = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    filled = {**sampler.options(adaptive), **numbers}
     if adaptive:
         if isinstance(start, AnalyticStart):
             raise BadInput(
@@ -266,9 +268,7 @@ def prepare(
 ) -> Job:
     """The job of a request to `sample`, whose arguments these are."""
     check_denoiser(denoiser)
-    shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
-    if not shape or not all(isinstance(size, int) and size >= 1 for size in shape):
-        raise BadInput(f"shape = {shape}: the number of samples and the event's sizes, integers of at least 1")
+    shape = check_shape(shape)
     check_state(x, dtype)
     if x is not None and tuple(x.shape) != shape:
         raise BadInput(f"x has shape {tuple(x.shape)}, the samples asked for {shape}")
@@ -291,7 +291,6 @@ def prepare(
     if x is None and start is None:
         check_first(denoiser.sde, solver.times[0])
     check_hook(hook, found, solver)
-    check_index(first)
     if isinstance(noise, str):
         choose("noise", noise, (*SOURCES, "device"))
     elif not callable(noise):
@@ -302,9 +301,9 @@ def prepare(
     denoiser = Checkpointed(denoiser) if grad == "checkpoint" else denoiser
     settings = {
         **settings,
-        "seed": seed if isinstance(noise, str) else None,
+        "seed": check_seed(seed) if isinstance(noise, str) else None,
         "noise": noise if isinstance(noise, str) else "given",
-        "first": first,
+        "first": check_index(first),
         "dtype": str(dtype).removeprefix("torch."),
         "device": str(device),
         **({"hook": "given"} if hook else {}),
