@@ -21,7 +21,7 @@ from test_cli import fails, works
 
 import scoresde
 from scoresde.cli import draw, record, save
-from scoresde.samplers import SAMPLERS, plan, registry
+from scoresde.samplers import SAMPLERS, job, registry
 from scoresde.samplers.multistep import ddim
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -350,8 +350,8 @@ def test_start_and_noise_reach_the_library(points: Path, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(samples(the("*.npz")), model.scaler.decode(want.x).numpy())
     lam = model.sde.knots([model.sde.t_max, facts["times"][0]]).lam
     assert lam[1] - lam[0] == pytest.approx(2) and facts["settings"]["start"] == 2
-    source = plan.SOURCES["cpu"]
-    monkeypatch.setitem(plan.SOURCES, "brownian", lambda seed, indices, solver: source(seed + 1, indices, solver))
+    source = job.SOURCES["cpu"]
+    monkeypatch.setitem(job.SOURCES, "brownian", lambda seed, indices, solver: source(seed + 1, indices, solver))
     for flags in (["--seed", 3, "--noise", "brownian"], ["--seed", 4]):
         works(
             "sample", "--model", points, "--sampler", "ddpm", "--steps", 3, "--num", 2, *flags, "--out", str(flags[1])

@@ -70,7 +70,7 @@ class Run:
         import torch
 
         from scoresde.cli.latent import read_rows
-        from scoresde.samplers.plan import prepare
+        from scoresde.samplers.job import prepare
 
         self.request, self.model = request, model
         self.rows = read_rows(request.latent, "latent", model) if request.latent else None

@@ -67,7 +67,7 @@ def plan_auto(sde: Any, request: dict[str, Any], options: dict[str, Any]) -> tup
     import torch
 
     from scoresde.analytic import Gaussian
-    from scoresde.samplers.plan import prepare
+    from scoresde.samplers.job import prepare
 
     job = prepare(Gaussian(torch.zeros(1), torch.eye(1)).denoiser(sde), (1, 1), "auto", **request, **options)
     run = ("sampler", "adaptive", "steps", "grid", "final", "start", "options")

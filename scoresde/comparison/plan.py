@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoresde.errors import BadInput, positive
 from scoresde.model import Model
-from scoresde.samplers.plan import Job, prepare
+from scoresde.samplers.job import Job, prepare
 from scoresde.samplers.registry import find_sampler
 from scoresde.samplers.solver import cut
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scoresde.denoiser import AnyDenoiser, Plan
 from scoresde.errors import BadInput
-from scoresde.samplers.plan import brought
+from scoresde.samplers.job import brought
 from scoresde.schedule import like, per_sample
 from scoresde.sde import SDE
 

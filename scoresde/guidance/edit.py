@@ -16,7 +16,7 @@ from scoresde.denoiser import AnyDenoiser
 from scoresde.errors import BadInput
 from scoresde.samplers import Result, sample
 from scoresde.samplers.checks import check_denoiser, check_state
-from scoresde.samplers.plan import prepare
+from scoresde.samplers.job import prepare
 from scoresde.samplers.run import ALL_AT_ONCE
 from scoresde.sde import SDE
 

@@ -18,7 +18,7 @@ from scoresde.guidance.replace import Renoised, Replaced
 from scoresde.noise import START, SeededNoise
 from scoresde.samplers import Result, sample
 from scoresde.samplers.checks import check_denoiser, check_state
-from scoresde.samplers.plan import prepare
+from scoresde.samplers.job import prepare
 from scoresde.samplers.run import ALL_AT_ONCE
 
 

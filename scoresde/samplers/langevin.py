@@ -32,7 +32,7 @@ from scoresde.samplers.multistep import ddim
 from scoresde.samplers.runge_kutta import sheun
 from scoresde.samplers.sde_steps import cas, ddpm, em, reverse_diffusion
 from scoresde.samplers.solver import Hook, Interval, Solver, acted_on
-from scoresde.samplers.table import Row, Table
+from scoresde.samplers.table import Row, Table, with_variance
 from scoresde.schedule import per_sample
 from scoresde.sde import SDE
 
@@ -203,8 +203,7 @@ class NormLangevin(Solver):
             move, spread = (row.a - 1 if size else row.a) * x, None
             if row.calls:
                 if learned and row.c_max is not None:
-                    out, v = learned(calls, x)
-                    spread = (v * math.log(row.c_max / row.c[0])).exp()
+                    out, spread = learned(calls, x)
                 else:
                     out = net(calls, x)
                 out = outputs[calls] = torch.add(skip[calls] * x, out, alpha=scale[calls])
@@ -216,7 +215,7 @@ class NormLangevin(Solver):
                 move.add_(outputs[k], alpha=weight)
             if draw:
                 z = noise(i, 0, x)
-                noises[i] = z if spread is None else z * spread
+                noises[i] = z if spread is None else with_variance(z, spread, row)
             if size:
                 r = size * _norm(noises[i]) / _norm(move)
                 x = x + r.square() * move + r * row.c[0] * noises[i]

@@ -17,7 +17,8 @@ from scoresde.errors import BadInput, SolverFailure, positive
 from scoresde.grids import Numbers, Spacing, Times
 from scoresde.noise import Noise
 from scoresde.samplers.checks import check_denoiser, check_grad, check_state
-from scoresde.samplers.plan import brought, plan_encode, prepare
+from scoresde.samplers.job import brought, prepare
+from scoresde.samplers.plan import plan_encode
 from scoresde.samplers.registry import Sampler, find_sampler
 from scoresde.samplers.solver import Callback, Hook, Interval, Solution, Solver, cut
 from scoresde.transforms import Checkpointed, Counted, Watched

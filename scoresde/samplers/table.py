@@ -275,7 +275,7 @@ class Table(Solver):
                 if rest.draw and noise:
                     noises[i] = noise(i, 0, x)
                     if spread is not None:
-                        noises[i], spread = _learned(noises[i], spread, self.rows[i]), None
+                        noises[i], spread = with_variance(noises[i], spread, self.rows[i]), None
                 for k, weight in rest.noises:
                     x.add_(noises[k], alpha=weight)
                 for k in rest.spent:
@@ -297,7 +297,7 @@ class Table(Solver):
         return (alpha * x - sigma * output) / (alpha**2 + sigma**2)
 
 
-def _learned(z: Tensor, v: Tensor, row: Row) -> Tensor:
+def with_variance(z: Tensor, v: Tensor, row: Row) -> Tensor:
     """Noise that the row's c_0 weighs as the network wants it: z (c_max/c_0)^v."""
     assert row.c_max is not None
     return z * (v * math.log(row.c_max / row.c[0])).exp()
