@@ -129,9 +129,9 @@ def brownian(seed: int, indices: Sequence[int], table: Table) -> BrownianNoise:
     The noises that are left in the state at the end of a grid interval share it, in their order and each over a part of
     u in proportion to its squared weight there: together they are then the path's increment over the interval, however
     a step distributes noise over its stages. Drawn by themselves are the noises that a step removes again (all but a
-    part below `LEAF`), those of an interval that goes up or over ground the run has covered before, and those of rows
-    that stay at their time (Langevin), but for rows at the end of an interval that has no other noise (ancestral steps
-    of two stages).
+    part below `LEAF`), those of an interval that goes up or over ground the run has covered in earlier intervals, and
+    those of rows that stay at their time (Langevin), but for rows at the end of an interval that has no other noise
+    (ancestral steps of two stages). An excursion within an interval shares that interval's increment.
 
     All z stay independent N(0, I). Runs converge path by path where the noise of an interval varies smoothly with its
     place and vanishes with its length: not under Langevin correctors, Restart or time travel. BadInput for a table

@@ -217,7 +217,7 @@ def test_what_a_path_refuses() -> None:
 # ---------------------------------------------------------------------------------------------- strong convergence
 
 
-# What adds noise of another size than the reverse SDE's, or adds it again: no limit path by path.
+# What adds noise of another size than the reverse SDE's (another SDE, so another limit), or adds it again (no limit).
 OWN_NOISE = ("cas", "restart", "travel", "pc", "langevin")
 FOLLOWERS: dict[str, Callable[..., Any]] = {
     **{name: SAMPLERS[name].build for name in STOCHASTIC if SAMPLERS[name].build and name not in OWN_NOISE},
@@ -225,9 +225,11 @@ FOLLOWERS: dict[str, Callable[..., Any]] = {
 }
 
 
-def end(sde: scoresde.SDE, sampler: str, n: int, source: Callable[[Table], scoresde.noise.Noise]) -> torch.Tensor:
+def end(
+    sde: scoresde.SDE, sampler: str | Callable[..., Any], n: int, source: Callable[[Table], scoresde.noise.Noise]
+) -> torch.Tensor:
     """64 runs on the mixture from a fixed start to t_min; their noise is one sample's, of 128 coordinates."""
-    solver = FOLLOWERS[sampler](sde, make_grid("lambda", sde, n, "t_min"))
+    solver = (FOLLOWERS[sampler] if isinstance(sampler, str) else sampler)(sde, make_grid("lambda", sde, n, "t_min"))
     noise = source(solver)
     x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=F64) * sde.prior_std()
     return solver.run(mixture().denoiser(sde), x, lambda i, j, x: noise(i, j, x.reshape(1, -1)).reshape(x.shape))[0]
@@ -247,3 +249,18 @@ def test_runs_converge_path_by_path(name: str) -> None:
         assert math.log2(coarse / fine) / 3 > 0.85, sampler
         assert fine < 0.1, sampler
     assert min(errors("ddpm", lambda solver: SeededNoise(0, [0]))) > 0.5
+
+
+@pytest.mark.parametrize("name", ["vp", "flow"])
+def test_another_sde_has_a_path_of_its_own(name: str) -> None:
+    """`cas` with its power goes to the path of the SDE with τ² = power - 1, not to that of the reverse SDE, power 2."""
+    sde, n = SDES[name], 12
+
+    def limit(square: float) -> torch.Tensor:
+        build = partial(SAMPLERS["eab2"].build, tau=math.sqrt(square))
+        return end(sde, build, 32 * n, lambda solver: brownian(0, [0], solver))
+
+    ends = [end(sde, SAMPLERS["cas"].build, steps, lambda solver: brownian(0, [0], solver)) for steps in (n, 8 * n)]
+    coarse, fine = (float((x - limit(0.5)).abs().mean()) for x in ends)
+    assert math.log2(coarse / fine) / 3 > 0.85 and fine < 0.1
+    assert float((ends[1] - limit(1.0)).abs().mean()) > 2 * fine

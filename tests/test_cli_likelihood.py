@@ -100,6 +100,7 @@ def test_what_the_command_refuses(images: Path) -> None:
         (["--divergence", "exat"], "did you mean 'exact'"),
         (["--divergence", "exact", "--probes", 7], "--probes 7: --divergence exact draws no vectors"),
         (["--divergence", "exact", "--probe", "gaussian"], "--probe gaussian: --divergence exact"),
+        (["--divergence", "hutch++", "--probe", "gaussian"], "--probe gaussian: the vectors of --divergence hutch++"),
         (["--probe", "gausian"], "did you mean 'gaussian'"),
         (["--eta", 1], "no such option --eta"),
         (["--steps", 3, "--rtol", 1e-3], "give no steps"),

@@ -79,6 +79,7 @@ def test_hutchpp_is_exact_on_low_rank_and_lowers_the_variance() -> None:
     noisy = torch.diag(torch.linspace(1, 2, d, dtype=F64))
     for J, exact in (
         (low @ right.T, True),
+        (0.7 * torch.eye(d, dtype=F64), True),
         (low @ low.T + 0.7 * torch.eye(d, dtype=F64), False),
         (low @ low.T + noisy, False),
     ):
@@ -98,9 +99,10 @@ def test_hutchpp_is_exact_on_low_rank_and_lowers_the_variance() -> None:
 @pytest.mark.parametrize("divergence", ["hutchinson", "hutch++"])
 def test_a_number_depends_on_seed_and_index_alone(divergence: str) -> None:
     data, x = mixture(8), mixture(8).sample(7)
-    how: dict[str, Any] = {"divergence": divergence, "probes": 2, "probe": "gaussian"}
+    how: dict[str, Any] = {"divergence": divergence, "probes": 2, "probe": "gaussian"}  # those of hutch++ always are
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     whole = log_prob(data.denoiser(VP), x, 3, seed=4, **how)
+    assert ("probe" in whole.settings) == (divergence == "hutchinson")
     assert torch.equal(torch.get_rng_state(), state[0]) and (np.random.get_state()[1] == state[1]).all()
     for again in (
         log_prob(data.denoiser(VP), x, 3, seed=4, **how),

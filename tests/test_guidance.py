@@ -62,6 +62,17 @@ def test_weights_of_one_and_nothing_are_the_plain_models_to_the_last_bit(name: s
         assert out.network_evals == out.nfe == wanted.nfe
 
 
+@pytest.mark.parametrize("w", [0.0, torch.zeros(5)])
+def test_a_weight_of_nothing_is_so_in_its_interval_only(w: float | torch.Tensor) -> None:
+    """As any other weight: outside term 1 alone is called."""
+    x, y, weak = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)), {"y": Y}, DATA.denoiser(VP)
+    free, auto = classifier_free(model(), w, interval=(0.3, 3.0)), autoguidance(model(), weak, w, interval=(0.3, 3.0))
+    for t, inside in ((0.01, False), (0.4, True), (1.0, False)):
+        plain, none = model().x0(x, t, **y), model().x0(x, t, y=torch.full((5,), 3))
+        torch.testing.assert_close(free.x0(x, t, **y), none if inside else plain)
+        torch.testing.assert_close(auto.x0(x, t, **y), weak.x0(x, t, **y) if inside else plain)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_pair_costs_two_rows_in_every_call_of_every_sampler(name: str) -> None:
     guided = classifier_free(denoiser := model(), 2.0)

@@ -160,7 +160,7 @@ def test_reverse_diffusion_equals_the_papers_rules() -> None:
 
 @pytest.mark.parametrize("step", [0.3, 0.9, 1.2])
 def test_cas_equals_algorithm_2(step: float) -> None:
-    """Jolicoeur-Martineau et al. 2021, algorithm 2: geometric levels, one step ε, the noise β σ, the denoised end."""
+    """Jolicoeur-Martineau et al. 2021a, algorithm 2: geometric levels, one step ε, the noise β σ, the denoised end."""
     gamma, levels = 0.75, 12
     sigmas = [50 * gamma**i for i in range(levels)]
     exact, x, z = mixture().denoiser(VE), 50 * noises((3, 2), 1)[0], noises((3, 2))

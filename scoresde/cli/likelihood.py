@@ -88,6 +88,8 @@ def command(
     for name in ("probes", "probe"):
         if how["divergence"] == "exact" and how[name] is not None:
             raise BadInput(f"--{name} {how[name]}: --divergence exact draws no vectors; take hutchinson or hutch++")
+    if how["divergence"] == "hutch++" and how["probe"] is not None:
+        raise BadInput(f"--probe {how['probe']}: the vectors of --divergence hutch++ are Gaussian; take hutchinson")
     how = {key: value for key, value in how.items() if value is not None}
     device, given = find_device(device), read_options(options)
     loaded = load_model(model, weights, device)

@@ -72,7 +72,7 @@ def overview(samplers: list[Sampler]) -> str:
     notes = (
         "NFE(n): network calls per sample for n steps with the defaults, in n and the options named.\n"
         "Grid and final are those of the default number of steps; others may have others: scoresde samplers NAME.\n"
-        "EXACT: exact on data that are a single point, as every table of it must prove.\n"
+        "EXACT: exact on data that are a single point, proved by every table that declares it.\n"
         "One of them in full: scoresde samplers NAME. Other toolkits' names: scoresde samplers --aliases.\n"
         "auto  by budget: the measured best for --nfe N, see scoresde samplers auto"
     )
@@ -95,7 +95,7 @@ def in_full(s: Sampler) -> str:
         ("noise", "yes" if s.stochastic else "no"),
     ]
     if table:
-        exact = "yes, every table proves it" if table.exact else "no"
+        exact = "yes, proved by every table that declares it" if table.exact else "no"
         rows += [("exact", f"{exact} (on data that are a single point)"), ("space", table.space)]
     if s.build:
         rows.append(("defaults", spell({"steps": s.steps or "N", **_where(s, s.steps or 1)})))

@@ -93,7 +93,7 @@ def logit_normal(sde: SDE, first: float, n: int, to_zero: bool, *, scale: float 
 
 
 def uniform_lambda(sde: SDE, first: float, n: int, to_zero: bool) -> np.ndarray:
-    """Equal steps in λ, half the log-SNR (Lu et al. 2022); the "exponential" noise levels of k-diffusion."""
+    """Equal steps in λ, half the log-SNR (Lu et al. 2022a); the "exponential" noise levels of k-diffusion."""
     return polyexponential(sde, first, n, to_zero, rho=1.0)
 
 

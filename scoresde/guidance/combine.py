@@ -58,7 +58,7 @@ class Guided(AnyDenoiser):
                 raise BadInput(f"interval = {self.interval}: needs 0 <= low < high, noise levels σ/α")
         if not 0 <= self.rescale <= 1:
             raise BadInput(f"rescale = {self.rescale!r} must be in [0, 1]")
-        used, _ = active(self.terms, ws)
+        used, _ = active(self.terms, ws, self.interval is not None)
         values = {
             "w": ws,
             "inner": inner,
@@ -73,7 +73,7 @@ class Guided(AnyDenoiser):
             object.__setattr__(self, key, value)
 
     def rows(self, t: Tensor) -> Tensor:
-        used, _ = active(self.terms, self.w)
+        used, _ = active(self.terms, self.w, self.interval is not None)
         each = torch.stack([term.denoiser.rows(t) for term in used])
         inside = torch.ones_like(t, dtype=torch.bool) if len(used) == 1 else self._inside(t)
         return torch.where(inside, each.sum(0), each[-1])
@@ -88,7 +88,7 @@ class Guided(AnyDenoiser):
     def _begin(self, cond: dict[str, Any], x: Tensor) -> tuple[list[Term], list[Weight]]:
         """The terms to call, the base first unless it is not needed, and their weights."""
         ws = weights(self.w, dict(self.given), cond, x)
-        terms, ws = active(self.terms, ws)
+        terms, ws = active(self.terms, ws, self.interval is not None)
         wanted = {key for term in self.terms for key in term.given} - cond.keys()
         for term in terms:
             if missing := wanted - term.given.keys():

@@ -70,9 +70,9 @@ def inpaint(
     how       what else `sample` takes: nfe, grid, final, batch_size, callback, the sampler's options; seed, first and
               cond as there
 
-    The start is one state at one noise level, σ z in all coordinates and α known beside it. No method draws from the
-    conditional law exactly: see docs/editing.md for the bias of each on a Gaussian; that of repaint and score-sde falls
-    as ``repeats`` or ``correctors`` grow, that of replacement stays with any number of steps.
+    The start is one state at one noise level, α known + σ z and, where the mask hides, sqrt(α² + σ²) z. No method draws
+    from the conditional law exactly: see docs/editing.md for the bias of each on a Gaussian; that of repaint and
+    score-sde falls as ``repeats`` or ``correctors`` grow, that of replacement stays with any number of steps.
 
     Raises BadInput before the first call: a mask of another shape or one that hides nothing or all of a sample, known
     values that are not finite, a method, sampler or option that does not exist.

@@ -27,9 +27,12 @@ class Term(NamedTuple):
         return {**cond, **{key: _rows(key, value, cond.get(key), x) for key, value in self.given.items()}}
 
 
-def active(terms: Sequence[Term], ws: Sequence[Weight]) -> tuple[list[Term], list[Weight]]:
-    """The terms that count, the base first, and the weights of the others; one term alone if that is the result."""
-    kept = [(term, w) for term, w in zip(terms[1:], ws, strict=True) if isinstance(w, Tensor) or w != 0]
+def active(terms: Sequence[Term], ws: Sequence[Weight], within: bool = False) -> tuple[list[Term], list[Weight]]:
+    """The terms that count, the base first, and the weights of the others; one term alone if that is the result.
+
+    A term of weight 0 counts where the weights hold ``within`` an interval: outside it is the one.
+    """
+    kept = [(term, w) for term, w in zip(terms[1:], ws, strict=True) if isinstance(w, Tensor) or w != 0 or within]
     alone = len(kept) == 1 and not isinstance(kept[0][1], Tensor) and kept[0][1] == 1
     return [*([] if alone else terms[:1]), *(term for term, _ in kept)], [w for _, w in kept]
 

@@ -62,7 +62,7 @@ def variational_bound(
     scaler: Affine | None = None,
     cond: dict[str, Any] | None = None,
 ) -> Bound:
-    """The bound at x with one draw of noise per sample and term: unbiased, with N or ``strata`` calls per sample.
+    """The bound at x with one draw of noise per sample and term: unbiased, with N calls per sample, or ``strata`` + 1.
 
     N             steps of the chain, a DDPM's own by default
     continuous    the limit N → ∞ instead, λ drawn uniformly in each of ``strata`` equal parts of its range (128)

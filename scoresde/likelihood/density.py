@@ -98,8 +98,8 @@ def log_prob(
                   near the data the divergence grows like 1/φ along what is noise alone, and equal steps in φ miss it
     rtol, atol    instead: an adaptive ``method`` (dopri5), its error per coordinate, that of log p in nats; one is both
     divergence    "exact": d products a call; "hutchinson" or "hutch++": an unbiased estimate by ``probes`` random
-                  vectors per sample, ``probe`` "rademacher" or "gaussian"; with fixed steps their signs are drawn anew
-                  at each place of the grid, which makes the error of the former several times smaller
+                  vectors per sample, of the former ``probe`` "rademacher" or "gaussian"; with fixed steps their signs
+                  are drawn anew at each place of the grid, which makes the error several times smaller
     seed, first   probes are functions of seed and of the sample's index, which counts from ``first``
     prior         log-density at t_max, (n, *event) -> (n,), instead of that of the SDE's prior
     batch_size, chunk   samples at a time and products at a time: memory and rounding alone
@@ -222,5 +222,6 @@ def _density(
 
 def _named(how: Divergence) -> dict[str, Any]:
     """The settings of the divergence: what changes no number is left out."""
-    settings = {key: value for key, value in asdict(how).items() if key not in ("kind", "chunk")}
+    idle = ("kind", "chunk", "probe") if how.kind == "hutch++" else ("kind", "chunk")
+    settings = {key: value for key, value in asdict(how).items() if key not in idle}
     return {"divergence": how.kind, **(settings if how.kind != "exact" else {})}

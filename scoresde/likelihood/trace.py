@@ -7,8 +7,8 @@ With J = ∂v̂/∂x of one sample and products eᵀJ by reverse mode, any numbe
     hutch++      tr QᵀAQ + (d - m) gᵀAg/|g|²,   A = Jᵀ, Q an orthonormal basis of A times m Gaussians, g a Gaussian less
                  its part in Q                                                         (Meyer et al. 2021, algorithm 1)
 
-The factor (d - m)/|g|² fixes the length of g, whose direction is uniform: so hutch++ is exact on any matrix of rank at
-most m, and on one plus a multiple of the identity.
+The factor (d - m)/|g|² fixes the length of g, whose direction is uniform: so hutch++ is exact on a multiple of the
+identity, as it is on any matrix of rank at most m.
 
 The integral of the trace is a sum Σ_k w_k tr J_k over the calls of a fixed-step run, and its terms need not share a
 probe: a sample's probe ε times signs s_k drawn anew for each place of the grid are independent Rademacher probes, whose

@@ -229,7 +229,7 @@ def dpm_adaptive(
 def sde_adaptive(
     sde: SDE, times: Times, *, rtol: float = 0.02, atol: float = 0.0078, max_nfe: int = 2000, on_limit: str = "raise"
 ) -> StochasticEuler:
-    """The reverse SDE with adaptive steps in t (Jolicoeur-Martineau et al. 2021, algorithm 1), a step per sample.
+    """The reverse SDE with adaptive steps in t (Jolicoeur-Martineau et al. 2021b, algorithm 1), a step per sample.
 
     Euler-Maruyama gives x'; with the same noise and the coefficients and score of the step's end it gives x̃, and
     x'' = (x' + x̃)/2. E is the sample's rms of (x' - x'') / max(atol, rtol max(|x'|, |x' before|)); E ≤ 1 goes on from

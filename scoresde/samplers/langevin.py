@@ -6,8 +6,8 @@ A step is x + ε s + sqrt(2ε) z. Its size follows one of two rules:
     norm        ε = 2 a_t (snr ‖z‖/‖s‖)², norms averaged over the batch: Song et al. 2021, algorithms 4 and 5
 
 The first is the second with the norms replaced by sqrt(d) and sqrt(d)/σ_t, which they are in many dimensions d where
-the score is that of the noise alone, -ε/σ_t (data of few dimensions, as images; on N(0, S) it would be sqrt(d/V) with
-V = α² S + σ²). By the norm rule a sample depends on the others in its batch.
+the score is that of the noise alone, -n/σ_t with x = α x_0 + σ n (data near a set of few dimensions, as images are; of
+data N(0, S) the second is sqrt(d/V) with V = α² S + σ²). By the norm rule a sample depends on the others in its batch.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def langevin(
 
     The step is ε = ``step`` σ_t² in x + ε s + sqrt(2ε) z (NCSN's α_i/2 = ε; its 2e-5 at σ = 0.01 is step = 0.1), or by
     ``rule`` = "norm" with ‖z‖/‖s‖ for σ_t: then step = 2 snr². Between levels x is only rescaled by α_s/α_t; into t = 0
-    the row is x = x̂_0, the denoising that Jolicoeur-Martineau et al. 2021 add. It has a stationary law at each level
+    the row is x = x̂_0, the denoising that Jolicoeur-Martineau et al. 2021a add. It has a stationary law at each level
     and discretises no SDE, so accuracy grows with ``repeats``, not with the levels alone.
     """
     positive("repeats", repeats)
@@ -144,8 +144,8 @@ class NormLangevin(Solver):
 
     Such a row moves x by m = ε s, with noise sqrt(2ε) z, for ε = step σ². The rule's own ε' = a step (‖z‖/‖s‖)² is
     r² ε with r = sqrt(a) step σ ‖z‖/‖m‖, and the row becomes x + r² m + r sqrt(2ε) z, with nothing read from the
-    device. a_t = (α_t/α_{t - 1/N})², with N that of a chain or 1000, is score_sde's factor under VP, 1 - β of its step;
-    it is 1 where α is constant. A denoiser whose score vanishes on the whole batch has no finite step.
+    device. a_t = (α_t/α_{t - t_max/N})², with N that of a chain or 1000, is score_sde's factor under VP, 1 - β of its
+    step; it is 1 where α is constant. A denoiser whose score vanishes on the whole batch has no finite step.
 
     >>> import torch, scoresde
     >>> data, sde = scoresde.Gaussian(torch.zeros(2), torch.eye(2)), scoresde.VPSDE()

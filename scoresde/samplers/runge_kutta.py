@@ -159,7 +159,7 @@ def sheun(sde: SDE, times: Times) -> Table:
     """Stochastic Heun on the reverse SDE dx = F dt + g dw̄, F = f x + (g²/σ) ε̂: the mean of two Euler-Maruyama steps.
 
     x' = x + F(x, s) dt + g_s sqrt(|dt|) z, then x + (F(x, s) + F(x', t)) dt/2 + (g_s + g_t) sqrt(|dt|) z/2, one z for
-    both (Roberts 2012; Jolicoeur-Martineau et al. 2021, algorithm 1 without its error control). The noise does not
+    both (Roberts 2012; Jolicoeur-Martineau et al. 2021b, algorithm 1 without its error control). The noise does not
     depend on x, so the law of the output is of second order where Euler-Maruyama's is of first. Into t = 0, where F has
     no limit, the row is x = x̂_0. The rows are in eps space: the second divides by the first one's weight of x, which
     there is 1 + f dt ≥ 1. The drift is stiff near the data: with few steps use a grid in λ, not in φ.

@@ -96,13 +96,14 @@ def reverse_diffusion(sde: SDE, times: Times) -> Table:
 
 
 def cas(sde: SDE, times: Times, *, power: float = 1.5, step: float | None = None) -> Table:
-    """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021, algorithm 2), with its last denoising step.
+    """Consistent annealed sampling (Jolicoeur-Martineau et al. 2021a, algorithm 2), with its last denoising step.
 
-    In y = x/α, from noise level ρ to γ ρ: y + η ρ² s + β γ ρ z with β² = 1 - (1 - η)²/γ², the noise that makes the next
-    level exactly γ ρ on a point mass. The paper's η = ε/σ_L² is one number, ``step``, from 1 - γ (no noise: DDIM) up to
-    1 + γ; with it each level has a bias of order η that finer grids do not remove. ``power`` is the form of Serrà et
-    al. 2021, 1 - η = γ^power, from 1 (DDIM) over 2 (ancestral) upward, right on any grid and in the limit: it is the
-    SDE with τ² = power - 1. The paper's η for CIFAR-10, 0.056 at γ = 0.9638, is power = 1.56.
+    In y = x/α, whose score is (x̂_0 - y)/ρ², from noise level ρ to γ ρ: y + η (x̂_0 - y) + β γ ρ z with
+    β² = 1 - (1 - η)²/γ², the noise that makes the next level exactly γ ρ on a point mass. The paper's η = ε/σ_L² is
+    one number, ``step``, from 1 - γ (no noise: DDIM) up to 1 + γ; with it each level has a bias of order η that
+    finer grids do not remove. ``power`` is the form of Serrà et al. 2021, 1 - η = γ^power, from 1 (DDIM) over 2
+    (ancestral) upward, right on any grid and in the limit: it is the SDE with τ² = power - 1. The paper's η for
+    CIFAR-10, 0.056 at γ = 0.9638, is power = 1.56.
     """
     if not 1 <= power < math.inf:
         raise BadInput(f"power = {power!r} must be a number of at least 1")

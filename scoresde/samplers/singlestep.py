@@ -11,10 +11,11 @@ With m = M_c[u] the mean of the stage's own fraction u,
     order 2   D_0 at r_1,  then D_0 + (D_1 - D_0)/(2 r_1)
     order 3   D_0 at 1/3,  D_0 + 2 m (D_1 - D_0) at 2/3,  then D_0 + (3/2) m (D_2 - D_0)
 
-(Lu et al. 2022a, algorithms 1 and 2, in noise space; 2022b, algorithm 1, in data space). All are exact on a point mass.
-A step into t = 0, or from pure noise, is one call of first order. An ancestral step with noise η goes on to less
-noise than it lands on, ρ_down < ρ_t, and adds the rest as noise: the flow to ρ_down and the forward transition
-from there are both exact in law, so the law of the output is of the order of the flow's step.
+(Lu et al. 2022a, algorithms 1 and 2, in noise space; 2022b, algorithm 1, in data space). All are exact on a point
+mass. A step into t = 0 is one call of first order, and so is one from pure noise in data space. An ancestral step
+with noise η goes on to less noise than it lands on, ρ_down < ρ_t, and adds the rest as noise: the flow to ρ_down
+and the forward transition from there are both exact in law, so the law of the output is of the order of the flow's
+step.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ class Row:
 
     ``a`` weighs the state, ``b`` the network outputs (this row's first, then older ones), ``c`` the noises likewise.
     ``ends`` marks the last row of a grid interval. ``calls`` is False for a row without a network call of its own.
-    With ``c_max`` a denoiser that has learned its variance weighs this row's noise by c_0^(1-v) c_max^v, v its output
-    (Nichol & Dhariwal 2021, eq. 15); any other by c_0.
+    With ``c_max`` a denoiser that has learned its variance weighs this row's noise by c_0^(1-v) c_max^v, v in [0, 1]
+    as it says (Nichol & Dhariwal 2021, eq. 15); any other by c_0.
     """
 
     t: float
