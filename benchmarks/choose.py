@@ -1,4 +1,4 @@
-"""What ``sampler="auto"`` should be: error of every candidate against the best of all, on ten exact mixtures.
+"""What ``sampler="auto"`` should be: error of every candidate against the best, on ten exact mixtures.
 
     python benchmarks/choose.py [--json FILE]
 

@@ -93,7 +93,7 @@ def descend(parameters: list[nn.Parameter], loss: Callable[[int], Tensor], steps
 
 def main() -> None:
     options = argparse.ArgumentParser(description="Words by diffusion, with as many vowels as asked.")
-    options.add_argument("--steps", type=int, default=600, help="of training, each of the two networks")
+    options.add_argument("--steps", type=int, default=600, help="of the denoiser; the classifier has half as many")
     options.add_argument("--num", type=int, default=100, help="words for each number of vowels")
     given = options.parse_args()
     torch.manual_seed(0)

@@ -40,8 +40,9 @@ Told = tuple[Tensor, Context | None]  # the embedding, for blocks, and the conte
 class UNet(nn.Module):
     """U-Net on events (channels, length) or (channels, height, width), sizes divisible by patch · 2^(levels-1).
 
-    ``multipliers`` gives the width of each level in units of ``channels``, ``attention`` the levels that attend, -1
-    the coarsest (the middle always does), with ``heads`` heads, or as many as have ``head_channels`` channels.
+    ``multipliers`` gives the width of each level in units of ``channels``, ``blocks`` its residual blocks on the
+    way down (one more on the way up), ``attention`` the levels that attend, -1 the coarsest (the middle always
+    does), with ``heads`` heads, or as many as have ``head_channels`` channels.
     ``patch`` x ``patch`` pixels become channels of the first convolution, which costs patch² times less at equal width.
     With ``classes`` > 0 the label y is one of 0 … classes-1, or ``classes`` for none; with ``augment`` > 0 there is
     a label of so many numbers for the augmentation of training images (Karras et al. 2022, appendix F.2). With

@@ -1,9 +1,9 @@
 """``sampler="auto"``: the sampler, its options and its grid that were measured best for a budget of network calls.
 
-Chosen by `benchmarks/choose.py`: on ten exact mixtures (2, 16 and 64 dimensions under VP, EDM, flow and cosine) the
-choice of a budget has the least worst ratio of its error to the best of all candidates on that problem (at 6 calls two
-grids are level there, and the shipped image model decides; at 30 rk4 and unipc are). An analytic start was among the
-candidates; with these grids it gained nothing that held on every problem, so none is used.
+Chosen by `benchmarks/choose.py`: on ten exact mixtures (2, 16 and 64 dimensions under VP, EDM and flow, 2 under cosine)
+the choice of a budget has the least worst ratio of its error to that of the best candidate without an analytic start.
+At 6 calls two grids are level there, and the image model decided; at 30 rk4 and unipc are. With these grids an analytic
+start gained nothing that held on every problem, so none is used.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ def half_life(steps: float) -> Rate:
 
 
 def power(sigma_rel: float) -> Rate:
-    """d = (1 - 1/(k + 1))^(γ + 1): the weights of step k count as k^γ (Karras et al. 2024, eq. 3 and appendix C.1).
+    """d = (1 - 1/(k + 1))^(γ + 1): the weights of step k count nearly as k^γ (Karras et al. 2024, eq. 3, appendix C.1).
 
-    ``sigma_rel`` is the width of that profile relative to the length of the run, below 0.28; γ follows from it.
+    ``sigma_rel`` is the width of that profile relative to the length of the run, below 0.288; γ follows from it.
     """
     gamma = power_exponent(sigma_rel)
     return lambda k: (k / (k + 1)) ** (gamma + 1)
@@ -139,7 +139,7 @@ def mixture(snapshots: Sequence[tuple[float, float]], sigma_rel: float, step: fl
     """Weights of snapshots (σ_rel, step) whose sum of profiles is nearest in L² to that of ``sigma_rel`` at ``step``.
 
     (Karras et al. 2024, appendix C.2; here under the condition that the weights sum to 1, so that what never moved
-    during the run stays exactly where it is.)
+    during the run stays where it is, to the precision that snapshots have.)
 
     >>> mixture([(0.05, 100), (0.1, 100), (0.1, 200)], 0.1, 200).round(6).tolist()
     [0.0, 0.0, 1.0]
