@@ -61,7 +61,11 @@ def integer(name: str, value: object, least: int, rule: str, most: float = inf) 
     >>> integer("first", np.int64(3), 0, "an integer from 0")
     3
     """
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or not least <= (whole := index(value)) <= most:
+    try:  # a tensor or an array has the method, and refuses to be an index where it holds no whole number
+        whole = None if isinstance(value, bool) or not isinstance(value, SupportsIndex) else index(value)
+    except TypeError:
+        whole = None
+    if whole is None or not least <= whole <= most:
         raise BadInput(f"{name} = {value!r:.60}: {rule}")
     return whole
 

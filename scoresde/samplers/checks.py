@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from operator import index
-from typing import Any, SupportsIndex
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,9 +38,10 @@ def check_start(start: Any) -> None:
 def check_shape(shape: Any) -> tuple[int, ...]:
     """The sizes of a run as ints; refuse what is no shape."""
     sizes = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
-    if not sizes or not all(isinstance(size, SupportsIndex) and index(size) >= 1 for size in sizes):
-        raise BadInput(f"shape = {shape!r:.60}: the number of samples and the event's sizes, integers of at least 1")
-    return tuple(map(index, sizes))
+    rule = "the number of samples and the event's sizes, integers of at least 1"
+    if not sizes:
+        raise BadInput(f"shape = {shape!r:.60}: {rule}")
+    return tuple(integer(f"shape = {shape!r:.60}: size", size, 1, rule) for size in sizes)
 
 
 def check_state(x: Tensor | None, dtype: torch.dtype | None = None) -> None:
