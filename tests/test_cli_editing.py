@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from test_cli import fails, works
 
 import scoresde
+from scoresde import SAMPLERS
 from scoresde.cli.image_files import read_image, read_mask
 from scoresde.guidance import edit, inpaint
 
@@ -123,6 +124,15 @@ def test_inpaint(images: Path, method: str, own: tuple[object, ...]) -> None:
     works("inpaint", "a.png", *flags, "--out", "again")
     (again,) = (path for path in Path("again").glob("*.png") if "sheet" not in path.name)
     np.testing.assert_array_equal(pixels(again), out)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "eab2"])
+def test_both_ways_of_an_interpolation_take_one_grid(sampler: str, images: Path) -> None:
+    """By default too: 100 steps on the grid of the encoding, which is not that of sampling."""
+    works("interpolate", "a.png", "b.png", "--model", images, "--num", 2, "--sampler", sampler)
+    settings, grid = record()["settings"], SAMPLERS[sampler].encode_grid
+    assert settings["steps"] == 100 and settings["grid"] == grid != SAMPLERS[sampler].defaults(100)[0]
+    assert record()["ends_off"] < 2
 
 
 def test_interpolate(images: Path) -> None:

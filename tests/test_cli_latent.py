@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,19 @@ def test_schedule_at_given_times(points: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------ encode and back
+
+
+@pytest.mark.parametrize("options", ["ode --steps 100 --method midpoint", "ode --rtol 1e-4", "ddim", "eab2"])
+def test_the_way_back_is_printed(options: str, points: Path) -> None:
+    """The command after an encoding gives the samples again, to a hundredth of their spread."""
+    works("sample", "--model", points, "--num", 10, "--steps", 20)
+    flags = ("--weights", "raw", "--sampler", *options.split(), "--out", "a b")
+    text = works("encode", the("*.npz"), "--model", points, *flags)
+    words = shlex.split(text.splitlines()[-1].removeprefix("back to the samples: "))
+    assert words[:2] == ["scoresde", "sample"]
+    works(*words[1:], "--out", "back")
+    before, after = arrays(the("*.npz"))["samples"], arrays(the("*.npz", "back"))["samples"]
+    assert np.abs(after - before).max() < 0.01 * before.std()
 
 
 def test_there_and_back(points: Path) -> None:

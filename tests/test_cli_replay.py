@@ -113,6 +113,7 @@ def test_an_interrupt_leaves_nothing(
     sampler: str, number: signal.Signals, points: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
+    ctrl_c = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
     for cls in (save.Trajectory, save.AdaptiveTrajectory):
         add = cls.add
 
@@ -124,7 +125,10 @@ def test_an_interrupt_leaves_nothing(
 
         monkeypatch.setattr(cls, "add", interrupted)
     steps = ["--steps", "9"] if sampler == "ddpm" else []
-    fails(130, "sample", "--model", points, "--sampler", sampler, *steps, "--num", 3, "--save-every", 1)
+    try:
+        fails(130, "sample", "--model", points, "--sampler", sampler, *steps, "--num", 3, "--save-every", 1)
+    finally:
+        signal.signal(signal.SIGINT, ctrl_c)
     assert not list(here.iterdir()) and signal.getsignal(signal.SIGTERM) is before
 
 

@@ -60,7 +60,8 @@ def command(
     """Encode the samples of FILE, the .npz of `scoresde sample`: carry them along the probability flow up to noise.
 
     Writes NAME-latent.npz with the arrays `latent`, the states at t_max, and `labels`, and a record (.json).
-    `scoresde sample --from-latent` takes it back to the samples, or on to others: by another class or model.
+    `scoresde sample --from-latent` takes it back to the samples, by the command that is printed, or on to others: by
+    another class or model.
 
     \b
     Examples:
@@ -95,6 +96,7 @@ def command(
         f"{len(latent)} samples encoded by {model} ({weights} weights) and {sampler}, {taken}:"
         f" {record['nfe']} network calls per sample, {told(record)}{duration(record['seconds'])}"
     )
+    click.echo(f"back to the samples: {way_back(paths[0], record, own)}")
 
 
 def run(
@@ -137,6 +139,20 @@ def run(
         **counts_of(result),
         "seconds": round(seconds, 3),
     }
+
+
+def way_back(latent: Path, record: dict[str, Any], own: dict[str, str | None]) -> str:
+    """The command that undoes an encoding: the same sampler, steps, grid and options."""
+    settings = record["settings"]
+    words = ["scoresde", "sample", "--from-latent", str(latent)]
+    if record["model"] != DEFAULT_MODEL:
+        words += ["--model", record["model"]]
+    if record["weights"] != "ema":
+        words += ["--weights", record["weights"]]
+    words += ["--sampler", settings["sampler"]]
+    if settings["steps"]:
+        words += ["--steps", str(settings["steps"]), "--grid", settings["grid"]]
+    return shlex.join([*words, *(word or "" for pair in own.items() for word in pair)])
 
 
 def pack(latent: Tensor, labels: Tensor | None) -> bytes:

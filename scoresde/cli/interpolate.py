@@ -53,10 +53,11 @@ def command(ctx: click.Context, a: Path, b: Path, path: str, sampler: str, out: 
     if given["num"] < 2:
         raise BadInput(f"--num {given['num']}: both ends are among them, so at least 2")
     task = prepare_task(ctx, given, sampler, given["num"])
-    run = {"steps": given["steps"], "grid": given["grid"], **task.options}
     found, sde = find_sampler(sampler), task.model.sde
-    plan_encode(sde, found, given["steps"], given["grid"], task.options)  # every fault before the first call
-    plan_run(sde, found, given["steps"], None, given["grid"], "t_min", task.options)
+    # Every fault before the first call, and both ways on one grid
+    _, way = plan_encode(sde, found, given["steps"], given["grid"], task.options)
+    run = {"steps": way["steps"], "grid": way["grid"], **task.options}
+    plan_run(sde, found, way["steps"], None, way["grid"], "t_min", task.options)
     ends = [read_image(file, task.model, given["resize"]) for file in (a, b)]
     x = torch.cat([end.x(task.model) for end in ends]).to(task.device)
     cond = {name: value[:2] for name, value in task.cond.items()}
@@ -64,7 +65,7 @@ def command(ctx: click.Context, a: Path, b: Path, path: str, sampler: str, out: 
         encoded = encode(task.model.denoiser, x, sampler, cond=cond, **run)
         between = interpolate(encoded.x[:1], encoded.x[1:], task.num, path)[:, 0]
         decode = partial(sample, task.model.denoiser, between.shape, sampler, x=between, final="t_min", cond=task.cond)
-        result = task.sample(partial(decode, batch_size=task.batch, **run), given["steps"], sampler)
+        result = task.sample(partial(decode, batch_size=task.batch, **run), way["steps"], sampler)
         pixels = to_pixels(task.model, result.x)
         off = float((result.x[[0, -1]] - x).abs().max()) * task.model.scaler.scale[0]
         shares = [f"{k / (task.num - 1):.2g}" for k in range(task.num)]

@@ -107,4 +107,6 @@ def proofs(sampler: Sampler) -> list[str]:
         found += ["test_distributions.py::test_samples_are_as_close_to_the_data_as_data_are"]
     if sampler.build:
         found += ["test_sample.py::test_any_number_of_steps_under_any_sde"]
+    if sampler.build and sampler.encode:
+        found += ["test_encode.py::test_encoding_and_decoding_return_the_data"]
     return [*found, "test_sample.py::test_a_sample_depends_on_its_seed_and_index_alone"]

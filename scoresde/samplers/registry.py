@@ -17,7 +17,7 @@ from scoresde.samplers.langevin import langevin, pc
 from scoresde.samplers.multistep import ddim, eab2, eab3, eab4, exponential_multistep
 from scoresde.samplers.ode import ode, ode_adaptive
 from scoresde.samplers.options import check_kinds, no_option, options_of
-from scoresde.samplers.predictor_corrector import sa_solver, unipc
+from scoresde.samplers.predictor_corrector import ddim_inverse, sa_solver, unipc
 from scoresde.samplers.restart import restart, travel
 from scoresde.samplers.runge_kutta import heun, midpoint, rk4, sheun
 from scoresde.samplers.sde_steps import cas, ddpm, em, reverse_diffusion
@@ -99,7 +99,7 @@ class Sampler:
         check_kinds(self.builder(adaptive), options)
 
 
-_EPS = {k: partial(exponential_multistep, order=k, space="eps") for k in (1, 2, 3, 4)}  # encoders of data-space tables
+_EPS = {k: partial(exponential_multistep, order=k, space="eps") for k in (2, 3, 4)}  # encoders of data-space tables
 
 # name, builder, order, draws noise, NFE(n), use when, steps, grid, final
 _ALL = (
@@ -124,7 +124,7 @@ _ALL = (
             "logitnormal:2.5", "t_min", encode=dpm3s, revision=2),
     # The probability flow, one call a step
     Sampler("ddim", ddim, 1, False, "n", "the familiar baseline; eta 1 is ancestral DDPM", 50,
-            encode=_EPS[1], by_steps=((50, "logitnormal:2", "zero"),), revision=2),
+            encode=ddim_inverse, encode_grid="lambda", by_steps=((50, "logitnormal:2", "zero"),), revision=3),
     Sampler("eab2", eab2, 2, False, "n", "exact second order in λ; tau adds noise", 20, "logitnormal:2.5", "zero",
             encode=_EPS[2], encode_grid="lambda", revision=2),
     Sampler("eab3", eab3, 3, False, "n", "exact third order in λ: 20 calls and more", 30, "lambda", "t_min",

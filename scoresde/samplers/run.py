@@ -203,9 +203,9 @@ def encode(
 ) -> Result:
     """Carry data x, taken as the state at t_min, along the probability flow up to noise at t_max.
 
-    The inverse of ``sample(..., x=latent, final="t_min")`` with the same sampler, up to the sampler's order. Without
-    ``steps`` or ``grid`` an adaptive sampler chooses its own, and another takes 100 on its ``encode_grid``. A ``grid``
-    of your own is a list of falling times, as `sample` takes it, and is run backwards.
+    The inverse of ``sample(..., x=latent, final="t_min")`` with the same sampler and grid, up to the sampler's order.
+    Without ``steps`` or ``grid`` an adaptive sampler chooses its own, and another takes 100 on its ``encode_grid``
+    (told in the settings). A ``grid`` of your own is a list of falling times, as `sample` takes it, run backwards.
 
     >>> import torch, scoresde
     >>> d = scoresde.Gaussian(torch.zeros(2), torch.eye(2)).denoiser(scoresde.VPSDE())
