@@ -96,6 +96,15 @@ def test_auto_runs_under_every_sde(n: int) -> None:
             assert (index - index.round()).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize("name", [n for n, s in SAMPLERS.items() if s.encode and not s.adaptive])
+def test_encoding_keeps_to_the_steps_of_a_chain(name: str) -> None:
+    """Whose network knows whole indices alone, as in sampling."""
+    sde = scoresde.DDPM.named("linear", 200)
+    latent = scoresde.encode(mixture().denoiser(sde), mixture().sample(2), name, 20)
+    index = torch.tensor(latent.times, dtype=F64) * sde.label_steps
+    assert (index - index.round()).abs().max() < 1e-9 and str(latent.settings["grid"]).endswith("@index")
+
+
 def test_auto_takes_calls_not_steps() -> None:
     with pytest.raises(BadInput, match="give nfe = 10, not steps"):
         scoresde.sample(mixture().denoiser(VP), (2, 2), "auto", 10)
@@ -129,11 +138,11 @@ def test_states_that_are_refused(how: dict, match: str) -> None:
 
 
 def test_gradients_where_torch_records_none_are_refused() -> None:
-    x = torch.zeros(2, 2)
+    denoiser, x = mixture().denoiser(VP), torch.zeros(2, 2)
     with torch.inference_mode(), pytest.raises(BadInput, match="inference_mode"):
-        scoresde.sample(mixture().denoiser(VP), (2, 2), "ddim", 3, x=x, grad=True)
+        scoresde.sample(denoiser, (2, 2), "ddim", 3, x=x, grad=True)
     with pytest.raises(BadInput, match="did you mean 'checkpoint'"):
-        scoresde.encode(mixture().denoiser(VP), x, "ddim", 3, grad="chekpoint")
+        scoresde.encode(denoiser, x, "ddim", 3, grad="chekpoint")
 
 
 @pytest.mark.parametrize("name", ["ddim", "dpm++2m", "heun"])

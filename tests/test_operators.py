@@ -62,6 +62,20 @@ def test_the_adjoint_and_the_inverses(name: str) -> None:
         assert torch.allclose(A.adjoint(A(found)) + per * found, A.adjoint(y), **close)
 
 
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=str)
+@pytest.mark.parametrize("word", WORDS)
+def test_what_inference_mode_left_does_not_stop_gradients(word: str, shape: tuple[int, ...]) -> None:
+    """What an operator keeps from its first use holds for a run with gradients too."""
+    A, x = made(word, shape), noise(1, *shape)
+    with torch.inference_mode():
+        A.inverse(A(noise(1, *shape)))
+    x.requires_grad_()
+    y = A(x)
+    (gradient,) = torch.autograd.grad(y.square().sum() / 2, x)
+    assert torch.allclose(gradient, A.adjoint(y), atol=1e-10)
+    assert torch.autograd.grad(A.inverse(A(x)).sum(), x)[0].isfinite().all()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_cap_bounds_every_gain(name: str) -> None:
     """V min(d/(d² + ridge), cap) Uᵀ y of A = U diag(d) Vᵀ, each sample with its own."""

@@ -45,6 +45,7 @@ class Mask(Linear):
         object.__setattr__(self, "seen", full.bool())
 
     @cached_property
+    @torch.inference_mode(False)  # gradients may be asked of it later
     def _where(self) -> Tensor:
         return self.seen.flatten().nonzero()[:, 0]
 
@@ -110,6 +111,7 @@ class Blur(Linear):
             raise BadInput(f"blur of {self.sigma:g} pixels, cutoff {self.cutoff:g}: sigma >= 0 and cutoff in [0, 1)")
 
     @cached_property
+    @torch.inference_mode(False)  # gradients may be asked of it later
     def _gain(self) -> Tensor:
         height, width = self.shape[-2:]
         down, across = torch.fft.fftfreq(height).double(), torch.fft.rfftfreq(width).double()
@@ -159,6 +161,7 @@ class Fourier(Linear):
             raise BadInput(f"fourier center = {self.center:g}: the share of lines always measured, from 0 to 1")
 
     @cached_property
+    @torch.inference_mode(False)  # gradients may be asked of it later
     def lines(self) -> Tensor:
         """The measured lines, as indices of the transform's rows."""
         height = self.shape[-2]
@@ -170,6 +173,7 @@ class Fourier(Linear):
         return torch.cat([by_frequency[:middle], drawn]).sort().values
 
     @cached_property
+    @torch.inference_mode(False)  # gradients may be asked of it later
     def _gain(self) -> Tensor:
         """The eigenvalues of Aᵀ A, by row frequency and column frequency."""
         seen = torch.zeros(self.shape[-2], dtype=torch.float64)

@@ -202,6 +202,7 @@ def exact(problem: Problem, at: At, covariance: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=1)
+@torch.inference_mode(False)  # gradients may be asked of it later
 def _decomposed(operator: Linear, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Λ, Q and A Q of the covariance Q Λ Qᵀ, float64."""
     A, dims = operator.matrix(), prod(operator.shape)

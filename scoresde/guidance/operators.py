@@ -132,6 +132,7 @@ class Matrix(Linear):
             )
 
     @cached_property
+    @torch.inference_mode(False)  # gradients may be asked of it later
     def _svd(self) -> tuple[Tensor, Tensor, Tensor]:
         return torch.linalg.svd(self.entries.double(), full_matrices=False)
 

@@ -43,6 +43,7 @@ class Radon(Linear):
         return 2 * math.ceil(math.hypot(height - 1, width - 1) / 2 + 0.5) + 1
 
     @cached_property
+    @torch.inference_mode(False)  # gradients may be asked of it later
     def _entries(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows and columns, (entries,), of the matrix's weights, float64."""
         height, width = self.shape[-2:]

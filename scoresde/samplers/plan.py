@@ -140,6 +140,7 @@ def plan_encode(
     check_kinds(build, options)
     if grid is None and not own:
         grid = sampler.encode_grid if math.isfinite(sde.knots([sde.t_max]).lam[0]) else "phi"
+        grid = grid if sampler.adaptive else on_chain(grid, sde)
     if own:
         times = (sde.t_min, sde.t_max)
     else:
