@@ -13,6 +13,7 @@ from exact import (
     F64,
     SDES,
     documented_nfe,
+    few,
     mixture,
     start,
 )
@@ -44,7 +45,7 @@ def test_encoding_and_decoding_return_the_data(name: str) -> None:
     assert order and coarse < 0.01 and math.log2(coarse / fine) > order - 0.2
 
 
-@pytest.mark.parametrize("sde", ["vp", "subvp", "cosine", "ve", "edm", "flow", "ddpm"])
+@pytest.mark.parametrize("sde", few(SDES, "vp", "ve", "flow"))
 def test_ddim_is_undone_to_third_order(sde: str) -> None:
     """`ddim` and its inverse err by O(h) from the flow, and together by O(h³); the usual inversion leaves O(h)."""
     usual = replace(SAMPLERS["ddim"], encode=partial(exponential_multistep, order=1, space="eps"))
