@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, a: Path, b: Path, path: str, sampler: str, out: Path, **given: Any) -> None:
     """Carry A and B along the probability flow to their noise, and back from noises between (Song et al. 2021).
 
-    The ends come back up to the sampler's error, which is told. Writes each image (.png), a sheet with A and B beside
+    The ends come back up to the sampler's error, which is told. Without --steps or --grid both ways take those of
+    `scoresde encode`: by tolerance, or 100 on its grid. Writes each image (.png), a sheet with A and B beside
     them, and a record (.json).
 
     \b
